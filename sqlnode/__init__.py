@@ -1,0 +1,1 @@
+"""The compute: stock PostgreSQL over a data directory whose blocks fault in from storage."""
