@@ -1,0 +1,46 @@
+/* The agent's side of the block map; block_map.py declares the same to ctypes. */
+#ifndef SEAWALL_AGENT_API_H
+#define SEAWALL_AGENT_API_H
+
+#include "block_map.h"
+
+/* Make and open; 0 or an errno, NULL with a sentence in `error`. */
+EXPORT int pagefault_map_create(const char *path, const struct map_options *options);
+EXPORT struct block_map *pagefault_map_open(const char *path, char *error, size_t error_bytes);
+EXPORT void pagefault_map_close(struct block_map *map);
+EXPORT const struct map_header *pagefault_header(struct block_map *map);
+
+/* Files. */
+EXPORT int pagefault_add_file(struct block_map *map, const char *path, uint32_t blocks);
+EXPORT bool pagefault_tracks(struct block_map *map, const char *path);
+EXPORT bool pagefault_find(struct block_map *map, const char *path, uint32_t *slot);
+EXPORT uint32_t pagefault_slots_used(struct block_map *map);
+EXPORT bool pagefault_slot(struct block_map *map, uint32_t number, struct slot_info *info);
+EXPORT uint32_t pagefault_generation(struct block_map *map, uint32_t number);
+
+/* Faults. */
+EXPORT uint8_t pagefault_state(struct block_map *map, uint32_t number, uint32_t block);
+EXPORT uint32_t pagefault_adopt(struct block_map *map, uint32_t number, uint32_t first,
+                                uint32_t count, uint32_t *skipped);
+EXPORT uint32_t pagefault_verify_pages(const uint8_t *pages, uint32_t count, uint32_t block);
+EXPORT void pagefault_publish(struct block_map *map, uint32_t number, uint32_t generation,
+                              uint32_t first, uint32_t count);
+EXPORT void pagefault_release(struct block_map *map, uint32_t number, uint32_t generation,
+                              uint32_t first, uint32_t count);
+EXPORT uint32_t pagefault_release_all(struct block_map *map);
+EXPORT uint32_t pagefault_next_missing(struct block_map *map, uint32_t number, uint32_t from,
+                                       uint32_t count_max, uint32_t *first);
+
+/* Harvest. */
+EXPORT uint32_t pagefault_next_changed(struct block_map *map, uint32_t from);
+EXPORT uint32_t pagefault_take(struct block_map *map, uint32_t number, uint32_t *blocks);
+EXPORT int pagefault_keep_dirty(struct block_map *map, uint32_t number, uint32_t block);
+EXPORT void pagefault_commit(struct block_map *map, uint32_t number);
+EXPORT void pagefault_undo(struct block_map *map, uint32_t number);
+EXPORT void pagefault_forget_removed(struct block_map *map, uint32_t number);
+
+/* Statistics. */
+EXPORT void pagefault_counters(struct block_map *map, uint64_t *values);
+EXPORT const char *pagefault_counter_names(void);
+
+#endif
