@@ -1,0 +1,319 @@
+"""The fault broker: answers postgres's questions for blocks from a page source.
+
+One Unix socket, one connection for each process of postgres that has faulted. The shell only: which
+fetch comes when is decided in `faults`, what happens to a page in `page_writer`.
+
+    postgres ─request─► _Client ─► FaultQueue ─► PageSource.read ─► PageWriter ─► answer ─► postgres
+
+A broker may be killed and started again at any time: the new one lets go of all claims, and whoever
+was waiting asks again.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import structlog
+
+from .datadir import ComputeDir, DirectoryLock, open_block_map
+from .faults import ANSWER, REQUEST, Answer, FaultQueue, Fetch, Kind, Request, Status
+from .page_source import DamagedPageError, PageRange, Pages, PageSource, SourceError
+from .page_writer import PageWriter
+
+CLIENTS_MAX: Final = 8192  # more than a postgres with thousands of connections opens
+_FILL_REQUEST_BLOCKS: Final = 128
+_FILL_CLIENT: Final = 0
+_FILL_READS_MAX: Final = 8  # side by side: enough for a source that is a network away
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class BrokerCounters:
+    """What happened so far; the map's statistics page has the view of postgres."""
+
+    faults: int = 0
+    prefetches: int = 0
+    blocks: int = 0
+    reads: int = 0  # of the source
+    failed: int = 0  # ranges that the source could not give
+    damaged: int = 0  # ranges with a wrong checksum
+    refused_clients: int = 0
+
+
+class Broker:
+    """Serves the faults of one run directory. Use as `async with`."""
+
+    def __init__(
+        self, compute: ComputeDir, source: PageSource, *, verify_checksums: bool = True
+    ) -> None:
+        self.counters = BrokerCounters()
+        self.block_map = open_block_map(compute)
+        self._compute = compute
+        self._source = source
+        self._writer = PageWriter(self.block_map, compute.data, verify_checksums=verify_checksums)
+        self._queue = FaultQueue(self.block_map)
+        self._clients: dict[int, _Client] = {}
+        self._next_client = _FILL_CLIENT + 1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._paused: set[int] = set()
+        self._flush_due = False
+        self._idle = asyncio.Event()
+        self._lock: DirectoryLock | None = None
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> "Broker":
+        self._lock = DirectoryLock(self._compute)
+        released = self.block_map.release_all()
+        self._compute.socket.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: _Client(self), str(self._compute.socket), backlog=1024
+        )
+        log.info("broker.started", directory=str(self._compute.root), claims_released=released)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop answering; fetches under way are abandoned, and their claims with them."""
+        assert self._server is not None
+        assert self._lock is not None
+        self._server.close()
+        for client in list(self._clients.values()):
+            client.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+        self._compute.socket.unlink(missing_ok=True)
+        self._writer.close()
+        self.block_map.close()
+        self._lock.release()
+
+    async def fill(self) -> int:
+        """Fetch all that is still MISSING, behind everything that is asked for; the blocks done.
+
+        For a compute that shall not depend on storage any more, and before offline tools that read
+        the files without the library.
+        """
+        before = self.counters.blocks
+        for number in range(self.block_map.slots_used()):
+            await self._fill_file(number)
+        while self._tasks:
+            self._idle.clear()
+            await self._idle.wait()
+        return self.counters.blocks - before
+
+    async def _fill_file(self, number: int) -> None:
+        slot = self.block_map.slot(number)
+        start = 0
+        while slot is not None and slot.is_live:
+            run = self.block_map.next_missing(number, start, _FILL_REQUEST_BLOCKS)
+            if run is None:
+                return
+            first, count = run
+            request = Request(0, Kind.PREFETCH, number, slot.generation, first, count)
+            self._queue.add(_FILL_CLIENT, [request])
+            self.start_fetches()
+            while not self._queue.is_relieved or len(self._tasks) > _FILL_READS_MAX:
+                self._idle.clear()
+                await self._idle.wait()
+            start = first + count
+
+    # Clients.
+
+    def admit(self, client: "_Client") -> int | None:
+        """A number for a new connection, or None when there are too many."""
+        if len(self._clients) >= CLIENTS_MAX:
+            self.counters.refused_clients += 1
+            log.warning("broker.too_many_clients", limit=CLIENTS_MAX)
+            return None
+        number = self._next_client
+        self._next_client += 1
+        self._clients[number] = client
+        return number
+
+    def dismiss(self, number: int) -> None:
+        """The connection is gone; what it asked for is fetched all the same."""
+        self._clients.pop(number, None)
+        self._paused.discard(number)
+
+    def requested(self, number: int, requests: Sequence[Request]) -> None:
+        """Requests of a client. Fetches start once all that is readable now has been read."""
+        prefetches = sum(request.kind == Kind.PREFETCH for request in requests)
+        self.counters.prefetches += prefetches
+        self.counters.faults += len(requests) - prefetches
+        self._answer(self._queue.add(number, requests))
+        if self._queue.is_congested:
+            self._paused.add(number)
+            self._clients[number].pause()
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.start_fetches)
+
+    def _answer(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            client = self._clients.get(answer.client)
+            if client is not None:
+                client.send(ANSWER.pack(answer.tag, answer.status))
+
+    # Fetches.
+
+    def start_fetches(self) -> None:
+        """Start what may start; resume clients when the queue has drained."""
+        self._flush_due = False
+        for batch in self._queue.next_fetches():
+            task = asyncio.create_task(self._fetch(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._fetched)
+        if self._paused and self._queue.is_relieved:
+            for number in self._paused:
+                self._clients[number].resume()
+            self._paused.clear()
+
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._idle.set()
+        if not task.cancelled():
+            task.result()  # a bug in here must not be swallowed
+            self.start_fetches()
+
+    async def _fetch(self, batch: list[Fetch]) -> None:
+        """Read a batch of pages and put them in place; every fetch finishes, whatever happens."""
+        present = []
+        ranges = []
+        for fetch in batch:
+            path = self._path(fetch)
+            if isinstance(path, Status):
+                self._writer.give_up(fetch)
+                self._finish(fetch, path)
+            else:
+                present.append(fetch)
+                ranges.append(PageRange(path, fetch.first, fetch.count))
+        self.counters.reads += 1
+        results = await self._read(ranges)
+        for fetch, pages in zip(present, results, strict=True):
+            self._finish(fetch, self._install(fetch, pages))
+
+    def _path(self, fetch: Fetch) -> str | Status:
+        """The file of a fetch, or what to answer where there is none to write to."""
+        try:
+            return self._writer.path_of(fetch.slot, fetch.generation) or Status.GONE
+        except OSError as error:
+            self.counters.failed += 1
+            log.error("broker.file_failed", file=error.filename, error=error.strerror)  # noqa: TRY400  # not a bug
+            return Status.FAILED
+
+    async def _read(self, ranges: Sequence[PageRange]) -> Sequence[Pages | SourceError]:
+        """A source that raises, against its contract, fails the batch and not the broker."""
+        try:
+            results = await self._source.read(ranges)
+        except Exception as error:  # noqa: BLE001  # whatever a source's libraries raise
+            log.error("broker.source_failed", error=repr(error))  # noqa: TRY400  # one line will do
+            return [SourceError(f"the page source failed: {error!r}")] * len(ranges)
+        if len(results) != len(ranges):
+            return [SourceError("the page source answered another number of ranges")] * len(ranges)
+        return results
+
+    def _install(self, fetch: Fetch, pages: Pages | SourceError) -> Status:
+        try:
+            if isinstance(pages, SourceError):
+                raise pages
+            status = self._writer.install(fetch, pages)
+        except DamagedPageError as error:
+            self.counters.damaged += 1
+            status = Status.DAMAGED
+            log.error("broker.damaged_page", error=str(error))  # noqa: TRY400  # not a bug
+        except SourceError as error:
+            self.counters.failed += 1
+            status = Status.FAILED
+            log.error("broker.fetch_failed", error=str(error))  # noqa: TRY400  # not a bug
+        except OSError as error:
+            status = Status.FAILED
+            log.error("broker.file_failed", file=error.filename, error=error.strerror)  # noqa: TRY400  # not a bug
+        if status is Status.OK:
+            self.counters.blocks += fetch.count
+        else:
+            self._writer.give_up(fetch)
+        return status
+
+    def _finish(self, fetch: Fetch, status: Status) -> None:
+        self._answer(self._queue.finished(fetch, status))
+
+
+class _Client(asyncio.Protocol):
+    """One process of postgres."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._number: int | None = None
+        self._transport: asyncio.Transport | None = None
+        self._partial = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        if not _is_our_postgres(self._transport):
+            log.warning("broker.stranger_refused")
+            self.close()
+            return
+        self._number = self._broker.admit(self)
+        if self._number is None:
+            self.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._number is None:
+            return
+        if self._partial:
+            data = self._partial + data
+        whole = len(data) - len(data) % REQUEST.size
+        self._partial = data[whole:]
+        requests = list(map(Request._make, REQUEST.iter_unpack(data[:whole])))
+        if any(request.kind not in _KINDS for request in requests):
+            log.warning("broker.garbage_refused")
+            self.close()
+            return
+        if requests:
+            self._broker.requested(self._number, requests)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._number is not None:
+            self._broker.dismiss(self._number)
+
+    def send(self, answer: bytes) -> None:
+        """Eight bytes to a process that waits for just these: no back-pressure needed."""
+        assert self._transport is not None
+        self._transport.write(answer)
+
+    def pause(self) -> None:
+        """Stop reading: the process's next hint waits in its socket, and then in the process."""
+        assert self._transport is not None
+        with contextlib.suppress(RuntimeError):  # paused already
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        assert self._transport is not None
+        self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Hang up."""
+        assert self._transport is not None
+        self._transport.abort()
+
+
+_KINDS: Final = frozenset(Kind)
+_PEER_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+def _is_our_postgres(transport: asyncio.Transport) -> bool:
+    """Whether the peer runs as the user that we are, or root; nobody else may make us read."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
+    )
+    _, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
+    return os.geteuid() == 0 or uid in {0, os.geteuid()}
