@@ -1,0 +1,54 @@
+"""The command line: `seawall demo` until there are clusters to run."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sqlnode.servers import ServerError, choose_server
+
+from .demo import DemoError, run_demo
+
+
+def main() -> int:
+    """Run the command that the arguments name; the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        server = choose_server(
+            arguments.pg_version,
+            pg_bin=arguments.pg_bin,
+            search_path=os.environ.get("PATH", os.defpath),
+        )
+        run_demo(server, rows=arguments.rows)
+    except (DemoError, ServerError) as error:
+        print(f"seawall: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("seawall: interrupted; nothing is left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seawall", description="Cloud-native PostgreSQL.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo", help="lose a primary, boot a replacement that has no data, and look at it"
+    )
+    demo.add_argument("--pg-bin", type=Path, help="directory with a PostgreSQL's programs")
+    demo.add_argument("--pg-version", type=int, metavar="MAJOR", help="15, 16, 17 or 18")
+    demo.add_argument(
+        "--rows", type=_rows, default=1_000_000, help="size of the demonstration's table"
+    )
+    return parser
+
+
+def _rows(text: str) -> int:
+    rows = int(text)
+    if not 1_000 <= rows <= 100_000_000:  # noqa: PLR2004  # said in the sentence
+        raise argparse.ArgumentTypeError("must be between 1,000 and 100,000,000")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
