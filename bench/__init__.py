@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table, JSON, and one `BAR` line per promise it checks."""

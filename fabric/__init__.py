@@ -1,0 +1,1 @@
+"""The ground every component stands on: vocabulary types, RPC, TLS, settings, logs, metrics."""
