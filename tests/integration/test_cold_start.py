@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-
 from fixtures.redo import (
     RedoPair,
     facts_of,
@@ -22,8 +21,9 @@ from fixtures.servers import Fleet
 from fixtures.verify import data_checksum_failures, index_findings, scan_everything
 from fixtures.verify_dump import differences, dump
 from fixtures.workload import PHASES, Run, end_prepared_transactions, run_phases
+
 from sqlnode.lazy_compute import LazyCompute
-from sqlnode.postgres import Mode
+from sqlnode.postgres import Mode, PostgresSettings
 
 pytestmark = pytest.mark.postgres
 
@@ -137,3 +137,22 @@ def wait_until_filled(compute: LazyCompute) -> None:
     with compute.block_map() as block_map:
         while any(slot.missing for slot in block_map.slots()):
             assert compute.postgres.running
+
+
+def test_input_output_workers_fault_too(pair: RedoPair) -> None:
+    """The default of PostgreSQL 18: other processes read for a backend, through our library."""
+    if pair.fleet.binaries.version.major < 18:
+        pytest.skip("asynchronous input and output came with PostgreSQL 18")
+    facts = facts_of(pair.primary)
+    for phase in PHASES[:4]:
+        phase(Run(server=facts, rng=seeded(1), number=1))
+    pair.cut()
+    expected, end = dump(facts), last_lsn(pair)
+    workers = PostgresSettings(io_method="worker", extra=settings().extra)
+    compute = pair.compute("c", settings=workers)
+    compute.start()
+    wait_for_replay(compute.postgres, end)
+    with facts_of(compute.postgres).connect() as connection:
+        assert one(connection, "show io_method") == "worker"
+        scan_everything(connection)
+    assert differences(expected, dump(facts_of(compute.postgres)), replayed=True) == []

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-
 from fixtures.redo import RedoPair, facts_of, seeded, start_redo_pair
 from fixtures.servers import Fleet
-from fixtures.workload import PHASES, Run
+from fixtures.workload import PHASES, Run, end_prepared_transactions, run_phases
 from fixtures.workload_extremes import (
     MULTIXACTS_PER_SEGMENT,
     a_relation_outgrows_its_first_segment,
@@ -22,6 +21,10 @@ from fixtures.workload_extremes import (
     the_large_relation_grows_again,
     the_large_relation_shrinks_below_one_segment,
 )
+from fixtures.workload_wraparound import Distance, StoppedServer, move_counters_near_wraparound
+
+from sqlnode.control_file import read_control_file
+from sqlnode.postgres import Postgres
 
 pytestmark = pytest.mark.postgres
 
@@ -112,3 +115,29 @@ def test_slru_segments_are_harvested_and_removed(pair: RedoPair) -> None:
     assert pair.differences() == []
     removed = {path.rpartition("/")[0] for path in harvest.removed}
     assert {"pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts"} <= removed
+
+
+def test_counters_wrap_around(fleet: Fleet) -> None:
+    """Transaction ids, multixacts and their members start again at 0, in segments named 0000."""
+
+    def move(primary: Postgres) -> None:
+        user = fleet.identity.name if fleet.identity.subprocess_options() else None
+        stopped = StoppedServer(fleet.binaries.bin_dir, primary.data_dir, user)
+        move_counters_near_wraparound(stopped, Distance(xids=3000, multixacts=300, members=600))
+
+    pair = start_redo_pair(fleet, prepare=move)
+    try:
+        facts = facts_of(pair.primary)
+        run = Run(server=facts, rng=seeded(7), number=1)
+        run_phases(run)
+        end_prepared_transactions(facts, seeded(7))
+        burn_xids(run, 3000)
+        burn_multixacts(run, 500)
+        harvest = pair.cut()
+        assert pair.differences() == []
+        assert read_control_file(pair.image.root).next_xid >> 32 == 1
+        assert {"pg_xact/0000", "pg_multixact/offsets/0000"} <= {
+            file.path for file in harvest.files
+        }
+    finally:
+        pair.close()
