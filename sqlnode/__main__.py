@@ -8,7 +8,9 @@ Started as root it becomes the unprivileged user that postgres runs as, before i
 
 import argparse
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # before root's rights go: it may lie below /root
 import contextlib
+import encodings.idna  # noqa: F401  # likewise; looked up when an address is
 import os
 import resource
 import signal
@@ -17,9 +19,13 @@ from pathlib import Path
 
 import structlog
 import uvloop
+
+from fabric.logs import configure
+from fabric.metrics import MetricsServer, MetricsSettings
 from fabric.settings import SettingsError, load
 
 from .broker import Broker
+from .broker_metrics import registry_of
 from .control_file import ControlFileError
 from .datadir import ComputeDir, DataDirectoryError, Expectations, build_data_directory
 from .directory_source import DirectorySource
@@ -47,9 +53,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="sqlnode", description=__doc__.splitlines()[0])
     parser.add_argument("settings", type=Path, help="TOML file with the settings")
     arguments = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = load(BrokerSettings, arguments.settings, os.environ)
+        configure(settings.logs, component="broker", stream=sys.stderr)
         drop(choose_identity())
         _allow_open_files()
         uvloop.run(_serve(settings))
@@ -68,14 +74,15 @@ async def _serve(settings: BrokerSettings) -> None:
     try:
         if not compute.block_map.exists():
             await _build(settings, compute, source)
-        async with Broker(compute, source, verify_checksums=settings.verify_checksums) as broker:
+        broker = Broker(compute, source, verify_checksums=settings.verify_checksums)
+        async with broker, contextlib.AsyncExitStack() as stack:
+            if settings.metrics is not None:
+                await _export(broker, settings.metrics, stack)
             print("ready", flush=True)  # noqa: T201  # the parent waits for it
-            filling = asyncio.create_task(_fill(broker)) if settings.fill else None
+            if settings.fill:
+                filling = asyncio.create_task(_fill(broker))
+                stack.callback(filling.cancel)
             await stopped.wait()
-            if filling is not None:
-                filling.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await filling
     finally:
         await source.close()
 
@@ -87,8 +94,19 @@ async def _build(settings: BrokerSettings, compute: ComputeDir, source: Director
         data_checksums=settings.verify_checksums,
     )
     cut = await source.describe()
-    build_data_directory(cut, compute, expected, tracks_changes=settings.tracks_changes)
+    build_data_directory(
+        cut, compute, expected, tracks_changes=settings.tracks_changes, waits=settings.waits
+    )
     log.info("broker.built", directory=str(compute.data), files=len(cut.files))
+
+
+async def _export(
+    broker: Broker, settings: MetricsSettings, stack: contextlib.AsyncExitStack
+) -> None:
+    metrics = MetricsServer(registry_of(broker), problem=lambda: None, settings=settings)
+    port = await metrics.start()
+    stack.push_async_callback(metrics.close)
+    log.info("broker.metrics", host=settings.host, port=port)
 
 
 async def _fill(broker: Broker) -> None:

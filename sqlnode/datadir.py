@@ -14,6 +14,7 @@ Layout of a compute's run directory:
                  hand, without the library, fails instead of reading zeros
 """
 
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ from .pagefault.block_map import (
     BlockMap,
     BlockMapError,
     MapOptions,
+    Waits,
     create_block_map,
 )
 from .servers import PgVersion
+
+_WAITS: Final = Waits()
 
 # What initdb makes and postgres expects, whether or not the cut has anything in it.
 _DIRECTORIES: Final = (
@@ -112,8 +116,9 @@ class DirectoryLock:
             raise DataDirectoryError(
                 f"{compute.root} is served by another agent (process {holder}); stop that one first"
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk; the number is for the message above only
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Let another agent have it."""
@@ -142,6 +147,7 @@ def build_data_directory(
     expected: Expectations,
     *,
     tracks_changes: bool = False,
+    waits: Waits = _WAITS,
 ) -> ControlFile:
     """Make `data/` and the block map of a cut. Neither may exist; on failure neither is usable.
 
@@ -156,6 +162,9 @@ def build_data_directory(
         socket_path=compute.socket,
         system_identifier=control.system_identifier,
         tracks_changes=tracks_changes,
+        link_wait_ms=waits.link_ms,
+        reply_wait_ms=waits.reply_ms,
+        busy_wait_ms=waits.busy_ms,
     )
     try:
         create_block_map(unfinished, options)

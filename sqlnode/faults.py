@@ -246,5 +246,6 @@ class FaultQueue:
 
 def _is_sane(request: Request) -> bool:
     return (
-        0 < request.blocks <= REQUEST_BLOCKS_MAX and request.first + request.blocks <= FILE_BLOCKS_MAX
+        0 < request.blocks <= REQUEST_BLOCKS_MAX
+        and request.first + request.blocks <= FILE_BLOCKS_MAX
     )

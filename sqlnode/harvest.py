@@ -58,6 +58,13 @@ class Harvester:
         """Set aside and describe what has changed. Ends with `commit` or `undo`."""
         assert not self._taken, "commit or undo the last harvest first"
         assert not self._removed, "commit or undo the last harvest first"
+        try:
+            return self._take_all()
+        except BaseException:
+            self.undo()
+            raise
+
+    def _take_all(self) -> Harvest:
         files: list[ChangedFile] = []
         removed: list[str] = []
         number = self._map.next_changed(0)

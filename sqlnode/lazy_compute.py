@@ -18,7 +18,7 @@ from typing import Final
 
 from .control_file import ControlFile, read_control_file
 from .datadir import ComputeDir
-from .pagefault.block_map import LIBRARY_PATH, BlockMap
+from .pagefault.block_map import LIBRARY_PATH, BlockMap, Waits
 from .postgres import Postgres, PostgresSettings, Preload
 from .privileges import Identity
 from .servers import ServerBinaries
@@ -27,6 +27,9 @@ from .wal_files import copy_wal
 
 BROKER_READY_S: Final = 60.0  # building takes a second for 20,000 files
 BROKER_STOP_S: Final = 10.0
+
+# The broker reads its settings from its environment too, so it gets no more than it needs.
+_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")
 
 
 class BrokerProcessError(Exception):
@@ -47,6 +50,7 @@ class ComputeSpec:
     system_identifier: int | None = None
     tracks_changes: bool = False
     fill: bool = False
+    waits: Waits | None = None
     environment: Mapping[str, str] | None = None
 
 
@@ -142,7 +146,7 @@ class BrokerProcess:
                 text=True,
                 cwd="/",
                 start_new_session=True,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             )
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], BROKER_READY_S)
@@ -185,15 +189,23 @@ class BrokerProcess:
             system_identifier=self._spec.system_identifier,
             tracks_changes=self._spec.tracks_changes,
             fill=self._spec.fill,
+            waits=self._spec.waits or Waits(),
         )
 
 
 def _toml(settings: BrokerSettings) -> str:
-    """Strings, integers and booleans only; JSON's forms of these are TOML's."""
+    """The settings as a file: plain values first, then a section for each group."""
     values = {name: value for name, value in asdict(settings).items() if value is not None}
+    sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+    text = _toml_lines({name: values[name] for name in values.keys() - sections.keys()})
+    return text + "".join(f"[{name}]\n{_toml_lines(group)}" for name, group in sections.items())
+
+
+def _toml_lines(values: Mapping[str, object]) -> str:
+    """Strings, integers and booleans only; JSON's forms of these are TOML's."""
     return "".join(
         f"{name} = {json.dumps(str(value) if isinstance(value, Path) else value)}\n"
-        for name, value in values.items()
+        for name, value in sorted(values.items())
     )
 
 

@@ -53,12 +53,12 @@ EXPORT int pagefault_add_file(struct block_map *map, const char *path, uint32_t 
 
 EXPORT uint32_t pagefault_slots_used(struct block_map *map)
 {
-	return atomic_load(&map->table->slots_used);
+	return map_slots_used(map);
 }
 
 EXPORT bool pagefault_slot(struct block_map *map, uint32_t number, struct slot_info *info)
 {
-	if (number >= atomic_load(&map->table->slots_used))
+	if (number >= map_slots_used(map))
 		return false;
 	struct map_slot *slot = &map->slots[number];
 	*info = (struct slot_info){
@@ -135,11 +135,11 @@ EXPORT void pagefault_release(struct block_map *map, uint32_t number, uint32_t g
 /* A new agent forgets what the dead one was asked; whoever still waits asks again. */
 EXPORT uint32_t pagefault_release_all(struct block_map *map)
 {
-	uint32_t released = 0, used = atomic_load(&map->table->slots_used);
+	uint32_t released = 0, used = map_slots_used(map);
 	for (uint32_t number = 0; number < used; number++) {
 		if (!atomic_load(&map->slots[number].missing))
 			continue;
-		uint32_t ready = atomic_load(&map->slots[number].ready);
+		uint32_t ready = map_ready(map, number);
 		for (uint32_t block = 0; block < ready; block++)
 			if (map_state(map, number, block) & BLOCK_BUSY) {
 				map_finish(map, number, block, 1, BLOCK_BUSY | BLOCK_WAITED);
@@ -153,7 +153,7 @@ EXPORT uint32_t pagefault_release_all(struct block_map *map)
 EXPORT uint32_t pagefault_next_missing(struct block_map *map, uint32_t number, uint32_t from,
                                        uint32_t count_max, uint32_t *first)
 {
-	uint32_t ready = atomic_load(&map->slots[number].ready), run = 0;
+	uint32_t ready = map_ready(map, number), run = 0;
 	if (!atomic_load(&map->slots[number].missing))
 		return 0;
 	while (from < ready && !map_is_unclaimed(map, number, from))

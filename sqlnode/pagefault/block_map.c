@@ -253,15 +253,37 @@ bool map_find(struct block_map *map, const char *path, uint32_t *slot, uint32_t 
 	return found;
 }
 
+/* Whether somebody is between map_remove_begin and map_remove_end with this file. */
+bool map_is_leaving(struct block_map *map, const char *path)
+{
+	uint32_t hash = hash_of(path);
+	bool leaving = false;
+	if (table_lock(map, F_WRLCK))
+		return false;
+	uint32_t next = atomic_load(bucket_of(map, hash));
+	for (uint32_t steps = 0; next && steps < map->header->slots_max; steps++) {
+		if (next > map->header->slots_max)
+			break;
+		struct map_slot *slot = &map->slots[next - 1];
+		if ((atomic_load(&slot->generation) & 1) && slot_has_path(slot, path, hash))
+			leaving = true;
+		next = atomic_load(&slot->next);
+	}
+	table_lock(map, F_UNLCK);
+	return leaving;
+}
+
 static int take_free_slot(struct block_map *map, uint32_t *number)
 {
 	uint32_t head = atomic_load(&map->table->free_head);
+	if (head > map->header->slots_max)
+		return EIO;
 	if (head) {
 		*number = head - 1;
 		atomic_store(&map->table->free_head, atomic_load(&map->slots[head - 1].next));
 		return 0;
 	}
-	uint32_t used = atomic_load(&map->table->slots_used);
+	uint32_t used = map_slots_used(map);
 	if (used >= map->header->slots_max)
 		return ENOSPC;
 	enum { SLOTS_PER_PAGE = MAP_PAGE_BYTES / SLOT_BYTES };

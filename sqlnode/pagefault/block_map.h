@@ -154,6 +154,7 @@ struct slot_info {
 bool map_attach(struct block_map *map, const char *path, char *error, size_t error_bytes);
 void map_detach(struct block_map *map);
 bool map_find(struct block_map *map, const char *path, uint32_t *slot, uint32_t *generation);
+bool map_is_leaving(struct block_map *map, const char *path);
 int map_add(struct block_map *map, const char *path, uint32_t flags, uint32_t *slot,
             uint32_t *generation);
 bool map_remove_begin(struct block_map *map, uint32_t slot, uint32_t generation);
@@ -176,10 +177,24 @@ static inline _Atomic uint8_t *map_byte(struct block_map *map, uint32_t slot, ui
 	return map->bytes + (uint64_t)slot * FILE_BLOCKS_MAX + block;
 }
 
+/* The table has no checksum, since everybody writes to it: what is used to reach memory is bounded,
+ * so that damage there is a wrong answer about a file at worst, and no crash. */
+static inline uint32_t map_slots_used(struct block_map *map)
+{
+	uint32_t used = atomic_load(&map->table->slots_used);
+	return used < map->header->slots_max ? used : map->header->slots_max;
+}
+
+static inline uint32_t map_ready(struct block_map *map, uint32_t slot)
+{
+	uint32_t ready = atomic_load_explicit(&map->slots[slot].ready, memory_order_acquire);
+	return ready < FILE_BLOCKS_MAX ? ready : FILE_BLOCKS_MAX;
+}
+
 /* Never touches memory that was not reserved: a full file system would answer with SIGBUS. */
 static inline uint8_t map_state(struct block_map *map, uint32_t slot, uint32_t block)
 {
-	if (block >= atomic_load_explicit(&map->slots[slot].ready, memory_order_acquire))
+	if (block >= map_ready(map, slot))
 		return 0;
 	return atomic_load_explicit(map_byte(map, slot, block), memory_order_acquire);
 }

@@ -150,6 +150,15 @@ _library = _load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long a process of postgres waits before its read or write fails with EIO."""
+
+    link_ms: int = 10_000  # for an agent that does not listen; a restarted one is back in a second
+    reply_ms: int = 60_000  # for an answer: as long as the agent keeps looking for a source
+    busy_ms: int = 1_000  # for somebody else's claim, before it asks itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MapOptions:
     """What is fixed when a map is made."""
 
@@ -159,9 +168,9 @@ class MapOptions:
     tracks_changes: bool = True  # somebody harvests: remember removed files until then
     slots_max: int = 1 << 18  # files; 68 bytes of disk each until used, 256 then
     slru_dirs: tuple[str, ...] = SLRU_DIRS
-    link_wait_ms: int = 10_000  # a restarted agent is back within a second or two
-    reply_wait_ms: int = 60_000  # as long as the agent keeps looking for a source, and some
-    busy_wait_ms: int = 1_000  # many times the slowest fetch that is no failure
+    link_wait_ms: int = 10_000  # see Waits
+    reply_wait_ms: int = 60_000
+    busy_wait_ms: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +308,11 @@ class BlockMap:
         info = _SlotInfo()
         if not _library.pagefault_slot(self._map, number, ctypes.byref(info)):
             return None
+        if info.state > max(SlotState):
+            raise BlockMapError(
+                f"the block map of {self.data_dir} is damaged (slot {number}: state {info.state}); "
+                "rebuild the data directory"
+            )
         return Slot(
             number=number,
             generation=info.generation,

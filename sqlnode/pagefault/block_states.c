@@ -42,7 +42,7 @@ static void wake(_Atomic uint8_t *byte)
 uint32_t map_claim(struct block_map *map, uint32_t slot, uint32_t first, uint32_t count)
 {
 	uint32_t claimed = 0;
-	uint32_t ready = atomic_load_explicit(&map->slots[slot].ready, memory_order_acquire);
+	uint32_t ready = map_ready(map, slot);
 	while (claimed < count && first + claimed < ready) {
 		_Atomic uint8_t *byte = map_byte(map, slot, first + claimed);
 		uint8_t state = atomic_load_explicit(byte, memory_order_relaxed);
@@ -104,7 +104,7 @@ void map_finish(struct block_map *map, uint32_t slot, uint32_t first, uint32_t c
 {
 	struct map_slot *file = &map->slots[slot];
 	struct cleared_counts counts = {0, 0, 0};
-	uint32_t ready = atomic_load_explicit(&file->ready, memory_order_acquire);
+	uint32_t ready = map_ready(map, slot);
 	uint32_t end = first + count < ready ? first + count : ready;
 	for (; first < end; first += FINISH_BLOCKS)
 		finish_some(map, slot, first, first + FINISH_BLOCKS < end ? first + FINISH_BLOCKS : end,
@@ -126,7 +126,7 @@ void map_clear_all(struct block_map *map, uint32_t slot)
 int map_mark_dirty(struct block_map *map, uint32_t slot, uint32_t block)
 {
 	struct map_slot *file = &map->slots[slot];
-	if (block >= atomic_load_explicit(&file->ready, memory_order_acquire)) {
+	if (block >= map_ready(map, slot)) {
 		int error = map_reserve(map, slot, block + 1);
 		if (error)
 			return error;

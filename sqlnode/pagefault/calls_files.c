@@ -33,14 +33,17 @@ static int follow_known(int fd, const char *relative)
 {
 	uint32_t slot, generation;
 	struct stat status;
-	if (map_find(&fault_map, relative, &slot, &generation))
-		return follow(fd, slot, generation);
+	bool known = map_find(&fault_map, relative, &slot, &generation);
 	int error = fstat(fd, &status) ? errno : 0;
 	if (!error && S_ISDIR(status.st_mode))
 		return fd;
-	if (!error && status.st_size == 0)
+	if (!error && (status.st_nlink == 0 || (!known && map_is_leaving(&fault_map, relative)))) {
+		error = ENOENT; /* removed since we opened it: the slot is not, or soon not, this file's */
+	} else if (!error && known) {
+		return follow(fd, slot, generation);
+	} else if (!error && status.st_size == 0) {
 		error = map_add(&fault_map, relative, SLOT_NEW, &slot, &generation);
-	else if (!error) {
+	} else if (!error) {
 		fault_say(relative, 0, "not in the block map; it was put here by hand, or the map is of "
 		          "another directory: rebuild the data directory");
 		error = EIO;
@@ -65,13 +68,16 @@ static int create(int at, const char *path, const char *relative, int flags, mod
 		return -1;
 	}
 	int fd = real_openat(at, path, flags, mode);
+	if (fd >= 0 && atomic_load(&fault_map.slots[slot].generation) != generation)
+		return follow_known(fd, relative); /* whoever added it failed to make it, and took it back */
 	if (fd >= 0) {
 		COUNT(&fault_map, files_created, !known);
 		return follow(fd, slot, generation);
 	}
 	error = errno;
-	if (!known && map_remove_begin(&fault_map, slot, generation))
-		map_remove_end(&fault_map, slot, true);
+	/* Somebody who found our slot may have made the file: then it stays. */
+	if (!known && error != EEXIST && map_remove_begin(&fault_map, slot, generation))
+		map_remove_end(&fault_map, slot, faccessat(at, path, F_OK, 0) != 0);
 	errno = error;
 	return -1;
 }
@@ -90,7 +96,7 @@ static int open_tracked(int at, const char *path, const char *relative, int flag
 	}
 	fd = follow_known(fd, relative);
 	if (fd < 0)
-		return -1;
+		return errno == ENOENT && (flags & O_CREAT) ? create(at, path, relative, flags, mode) : -1;
 	if ((flags & O_TRUNC) && ftruncate(fd, 0)) {
 		int error = errno;
 		close(fd);
@@ -112,6 +118,12 @@ static int open_any(int at, const char *path, int flags, mode_t mode)
 	real_resolve();
 	const char *relative =
 		at == AT_FDCWD || path[0] == '/' ? fault_tracked(path) : NULL;
+	if (!relative && at == AT_FDCWD && fault_is_astray(path)) {
+		fault_say(path, 0, "the block map is of another directory; data directories cannot be moved "
+		          "or copied, rebuild it here");
+		errno = EIO;
+		return -1;
+	}
 	if (!relative || (flags & O_PATH)) {
 		int fd = real_openat(at, path, flags, mode);
 		forget(fd); /* its number may be one that was closed behind our back, as fclose does */

@@ -18,6 +18,7 @@ extern bool fault_active;
 extern struct fault_file fault_files[FAULT_FDS_MAX];
 
 const char *fault_tracked(const char *path);
+bool fault_is_astray(const char *path);
 void fault_say(const char *path, uint32_t block, const char *why);
 int fault_block(const struct fault_file *file, uint32_t block, uint32_t wanted);
 bool fault_in(struct fault_file *file, off_t offset, size_t bytes);

@@ -14,8 +14,7 @@ enum { CHANGE_FLAGS = SLOT_NEW | SLOT_RESIZED };
 static uint32_t move(struct block_map *map, uint32_t number, uint8_t from, uint8_t to,
                      uint32_t *blocks, uint32_t blocks_max)
 {
-	struct map_slot *slot = &map->slots[number];
-	uint32_t ready = atomic_load_explicit(&slot->ready, memory_order_acquire);
+	uint32_t ready = map_ready(map, number);
 	uint32_t moved = 0;
 	for (uint32_t block = 0; block < ready && moved < blocks_max; block++) {
 		_Atomic uint8_t *byte = map_byte(map, number, block);
@@ -48,7 +47,7 @@ static bool is_changed(struct map_slot *slot)
 /* The first slot at or after `from` with something to harvest; slots_used when there is none. */
 EXPORT uint32_t pagefault_next_changed(struct block_map *map, uint32_t from)
 {
-	uint32_t used = atomic_load(&map->table->slots_used);
+	uint32_t used = map_slots_used(map);
 	while (from < used && !is_changed(&map->slots[from]))
 		from++;
 	return from;

@@ -118,6 +118,17 @@ const char *fault_tracked(const char *path)
 	return path;
 }
 
+/* Whether a path names a data file of the directory that we are in, and the map is of another one:
+ * a data directory that was copied or moved has holes where pages should be. */
+bool fault_is_astray(const char *path)
+{
+	if (!fault_active || path[0] == '/')
+		return false;
+	while (path[0] == '.' && path[1] == '/')
+		path += 2;
+	return data_path_is_tracked(path, fault_map.header->slru_dirs) && !in_data_dir();
+}
+
 static struct map_slot *slot_of(const struct fault_file *file)
 {
 	return &fault_map.slots[file->slot];
@@ -324,7 +335,7 @@ void fault_prefetch(struct fault_file *file, off_t offset, off_t bytes)
 
 static uint32_t ready_blocks(struct fault_file *file)
 {
-	return atomic_load(&slot_of(file)->ready);
+	return map_ready(&fault_map, file->slot);
 }
 
 /* No page that is on its way may land behind the new end afterwards: it would grow the file again,
