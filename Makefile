@@ -40,7 +40,7 @@ integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
 
 matrix: environment ## The tests against servers of the majors that `make test` does not have
-	servers=$$(scripts/fetch-matrix-servers) && \
+	servers=$$(.venv/bin/python scripts/fetch-matrix-servers) && \
 		SEAWALL_TEST_PG=$$(printf '%s' "$$servers" | tr '\n' ',') \
 		.venv/bin/pytest -m postgres $(PYTEST_ARGS)
 

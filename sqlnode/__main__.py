@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures.thread  # noqa: F401  # before root's rights go: it may lie below /root
 import contextlib
 import encodings.idna  # noqa: F401  # likewise; looked up when an address is
+import gc
 import os
 import resource
 import signal
@@ -58,6 +59,7 @@ def main() -> int:
         configure(settings.logs, component="broker", stream=sys.stderr)
         drop(choose_identity())
         _allow_open_files()
+        _collect_seldom()
         uvloop.run(_serve(settings))
     except REFUSALS as refusal:
         print(f"sqlnode: {refusal}", file=sys.stderr)  # noqa: T201  # before there is a log
@@ -118,6 +120,12 @@ def _allow_open_files() -> None:
     """Every client is a descriptor, and so are the data files; the hard limit is ours to use."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_seldom() -> None:
+    """Fetches make many short-lived objects and no cycles; what was imported stays for good."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ from .page_source import (
     CutDescription,
     DataFile,
     PageRange,
-    Pages,
     SourceError,
     is_data_file,
     is_small_file,
 )
-from .pagefault.block_map import BLOCK_BYTES, SLRU_DIRS
+from .pagefault.block_map import BLOCK_BYTES, SLRU_DIRS, Pages
 
 _OPEN_FILES_MAX: Final = 512  # well below the usual limit of 1024 descriptors
+_RANGES_AT_ONCE: Final = _OPEN_FILES_MAX // 2  # so that none of their files is closed meanwhile
 _SMALL_FILE_BYTES_MAX: Final = 64 << 20  # a two-phase state file of a huge transaction
 _ROOTS: Final = ("base", "global", "pg_tblspc", "pg_twophase", "pg_logical", *SLRU_DIRS)
 
@@ -40,7 +40,11 @@ class DirectorySource:
 
     async def read(self, ranges: Sequence[PageRange]) -> Sequence[Pages | SourceError]:
         """From memory where possible, else side by side in threads."""
-        results = [self._read_cached(wanted) for wanted in ranges]
+        results: list[Pages | SourceError | None] = []
+        for start in range(0, len(ranges), _RANGES_AT_ONCE):
+            looked_at: dict[str, int | None] = {}
+            some = ranges[start : start + _RANGES_AT_ONCE]
+            results += [self._read_cached(wanted, looked_at) for wanted in some]
         cold = [index for index, pages in enumerate(results) if pages is None]
         if cold:
             slow = (asyncio.to_thread(_read_waiting, self._root, ranges[index]) for index in cold)
@@ -53,17 +57,25 @@ class DirectorySource:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def _read_cached(self, wanted: PageRange) -> Pages | SourceError | None:
+    def _read_cached(
+        self, wanted: PageRange, looked_at: dict[str, int | None]
+    ) -> Pages | SourceError | None:
         """The pages if no disk is needed; None where it is, or to have a thread explain why not."""
-        pages = bytearray(wanted.count * BLOCK_BYTES)
+        path, first, blocks = wanted
+        if path not in looked_at:
+            looked_at[path] = self._descriptor(path)
+        descriptor = looked_at[path]
+        if descriptor is None:
+            return None
+        pages = bytearray(blocks * BLOCK_BYTES)
         try:
-            descriptor = self._descriptor(wanted.path)
-            got = os.preadv(descriptor, [pages], wanted.first * BLOCK_BYTES, os.RWF_NOWAIT)
+            got = os.preadv(descriptor, (pages,), first * BLOCK_BYTES, os.RWF_NOWAIT)
         except OSError:
             return None
         return pages if got == len(pages) else None
 
-    def _descriptor(self, path: str) -> int:
+    def _descriptor(self, path: str) -> int | None:
+        """An open file, looked at again for each read of several ranges."""
         descriptor = self._open.get(path)
         if descriptor is not None and os.fstat(descriptor).st_nlink:
             self._open.move_to_end(path)
@@ -72,13 +84,17 @@ class DirectorySource:
             os.close(self._open.pop(path))
         if len(self._open) >= _OPEN_FILES_MAX:
             os.close(self._open.popitem(last=False)[1])
-        descriptor = self._open[path] = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self._root / path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        self._open[path] = descriptor
         return descriptor
 
 
 def _read_waiting(root: Path, wanted: PageRange) -> Pages | SourceError:
     """Read with the disk's time; a short file is an error, never a page of zeros."""
-    size = wanted.count * BLOCK_BYTES
+    size = wanted.blocks * BLOCK_BYTES
     try:
         descriptor = os.open(root / wanted.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -99,7 +115,7 @@ def _read_waiting(root: Path, wanted: PageRange) -> Pages | SourceError:
         )
     if len(pages) < size:
         return SourceError(
-            f"{root / wanted.path} ends before block {wanted.first + wanted.count - 1}; "
+            f"{root / wanted.path} ends before block {wanted.first + wanted.blocks - 1}; "
             "restore the file from a backup"
         )
     return pages

@@ -26,7 +26,7 @@ ANSWER: Final = struct.Struct("=2I")  # tag, status
 
 REQUEST_BLOCKS_MAX: Final = 1024  # 8 MiB; the library asks for 128 at most, but for wide vectors
 PREFETCH_BLOCKS_UNDER_WAY_MAX: Final = 8192  # 64 MiB of pages in memory
-PREFETCH_BATCH_BLOCKS: Final = 256  # enough to fill a round trip, small enough to answer soon
+PREFETCH_BATCH_BLOCKS: Final = 64  # a millisecond: what a fault may have to wait behind
 QUEUED_BLOCKS_HIGH: Final = 16384  # above it clients are not read from: 0.3 s of work
 QUEUED_BLOCKS_LOW: Final = 4096
 
@@ -112,7 +112,7 @@ class FaultQueue:
         self._table = table
         self._urgent: deque[Fetch] = deque()
         self._prefetches: deque[Fetch] = deque()
-        self._of_slot: dict[int, set[Fetch]] = {}  # queued or under way
+        self._active: set[Fetch] = set()  # queued or under way
         self._queued_blocks = 0  # of prefetches
         self._prefetch_blocks_under_way = 0
 
@@ -125,6 +125,14 @@ class FaultQueue:
     def is_relieved(self) -> bool:
         """Clients may be read from again."""
         return self._queued_blocks < QUEUED_BLOCKS_LOW
+
+    @property
+    def has_startable(self) -> bool:
+        """Whether prefetches wait that `next_fetches` would hand out."""
+        if not self._prefetches:
+            return False
+        under_way = self._prefetch_blocks_under_way + self._prefetches[0].count
+        return under_way <= PREFETCH_BLOCKS_UNDER_WAY_MAX
 
     def add(self, client: int, requests: Iterable[Request]) -> list[Answer]:
         """Take requests; the answers that need no fetch."""
@@ -139,42 +147,42 @@ class FaultQueue:
         return answers
 
     def next_fetches(self) -> list[list[Fetch]]:
-        """What may start now: each inner list is one read of the source."""
+        """What starts now: each fault by itself, then at most one batch of prefetches."""
         batches = []
         while self._urgent:
             fetch = self._urgent.popleft()
             if not fetch.started:
                 fetch.started = True
                 batches.append([fetch])
+        prefetches = self._next_prefetches()
+        if prefetches:
+            batches.append(prefetches)
+        return batches
+
+    def _next_prefetches(self) -> list[Fetch]:
+        """A batch of about the right size, if there is room for it under way."""
         batch: list[Fetch] = []
-        batch_blocks = 0
-        while self._prefetches:
-            fetch = self._prefetches[0]
-            if self._prefetch_blocks_under_way + fetch.count > PREFETCH_BLOCKS_UNDER_WAY_MAX:
-                break
-            self._prefetches.popleft()
+        blocks = 0
+        while self.has_startable and blocks < PREFETCH_BATCH_BLOCKS:
+            fetch = self._prefetches.popleft()
             self._queued_blocks -= fetch.count
             if fetch.started:  # somebody came to need it, so it went ahead
                 continue
             fetch.started = True
             self._prefetch_blocks_under_way += fetch.count
-            if batch_blocks + fetch.count > PREFETCH_BATCH_BLOCKS and batch:
-                batches.append(batch)
-                batch, batch_blocks = [], 0
             batch.append(fetch)
-            batch_blocks += fetch.count
-        if batch:
-            batches.append(batch)
-        return batches
+            blocks += fetch.count
+        return batch
+
+    def is_active(self, fetch: Fetch) -> bool:
+        """Whether it has not finished yet."""
+        return fetch in self._active
 
     def finished(self, fetch: Fetch, status: Status) -> list[Answer]:
         """A fetch has been dealt with; the answers that were waiting for it alone."""
         if not fetch.urgent:
             self._prefetch_blocks_under_way -= fetch.count
-        of_slot = self._of_slot[fetch.slot]
-        of_slot.remove(fetch)
-        if not of_slot:
-            del self._of_slot[fetch.slot]
+        self._active.remove(fetch)
         answers = []
         for waiter in fetch.waiters:
             waiter.fetches_left -= 1
@@ -202,9 +210,10 @@ class FaultQueue:
         """
         covered = 0
         end = request.first + request.blocks
-        for fetch in self._of_slot.get(request.slot, ()):
+        for fetch in self._active:  # thousands at worst, and asked for once a second at most
             overlap = min(end, fetch.first + fetch.count) - max(request.first, fetch.first)
-            if fetch.generation == request.generation and overlap > 0:
+            same = fetch.slot == request.slot and fetch.generation == request.generation
+            if same and overlap > 0:
                 fetch.waiters.append(waiter)
                 waiter.fetches_left += 1
                 covered += overlap
@@ -236,7 +245,7 @@ class FaultQueue:
         return generation % 2 == 0 and self._table.generation(request.slot) == generation
 
     def _queue(self, fetch: Fetch) -> None:
-        self._of_slot.setdefault(fetch.slot, set()).add(fetch)
+        self._active.add(fetch)
         if fetch.urgent:
             self._urgent.append(fetch)
         else:

@@ -8,11 +8,9 @@ files that travel whole), and gives pages of it. The first source is a plain dir
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from .pagefault.block_map import FILE_BLOCKS_MAX, SLRU_DIRS
-
-Pages = bytes | bytearray | memoryview
+from .pagefault.block_map import FILE_BLOCKS_MAX, SLRU_DIRS, Pages
 
 
 class SourceError(Exception):
@@ -23,13 +21,12 @@ class DamagedPageError(SourceError):
     """The source gave a page whose checksum is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageRange:
-    """Consecutive blocks of one data file."""
+class PageRange(NamedTuple):
+    """Consecutive blocks of one data file. (A tuple, because a fetch makes one.)"""
 
     path: str
     first: int
-    count: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ and publishing it nothing else of the agent runs: so a page that arrives late, f
 meanwhile filled or cut off, is dropped instead of overwriting newer data.
 """
 
-import errno
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from .faults import Fetch, Status
-from .page_source import DamagedPageError, Pages, SourceError, relation_block
-from .pagefault.block_map import BLOCK_BYTES, BlockMap, verify_pages
+from .page_source import DamagedPageError, SourceError, relation_block
+from .pagefault.block_map import BLOCK_BYTES, INSTALL_ITEM, BlockMap, Pages
 
 _OPEN_FILES_MAX: Final = 512
 
@@ -44,7 +44,7 @@ class PageWriter:
             os.close(self._targets.popitem()[1].descriptor)
 
     def path_of(self, slot: int, generation: int) -> str | None:
-        """The file of a fetch; None when it is gone."""
+        """The file of a fetch; None when it is gone. Raises `SourceError` if it is spoilt."""
         target = self._target(slot, generation)
         return None if target is None else target.path
 
@@ -52,53 +52,54 @@ class PageWriter:
         """The pages will not come: let go of the claim."""
         self._map.release(fetch.slot, fetch.generation, fetch.first, fetch.count)
 
-    def install(self, fetch: Fetch, pages: Pages) -> Status:
-        """Write the pages of a fetch and publish them. Raises `SourceError` for damaged pages."""
-        target = self._target(fetch.slot, fetch.generation)
-        if target is None:
-            return Status.GONE
-        self._check(target, fetch, pages)
-        view = memoryview(pages)
-        at = 0
-        while at < fetch.count:
-            skipped, run = self._map.adopt(fetch.slot, fetch.first + at, fetch.count - at)
-            if not run:
-                break
-            at += skipped
-            first = fetch.first + at
-            try:
-                _write_all(
-                    target.descriptor,
-                    view[at * BLOCK_BYTES : (at + run) * BLOCK_BYTES],
-                    first * BLOCK_BYTES,
-                )
-            except OSError as error:
-                self.give_up(fetch)
-                return Status.FULL if error.errno in {errno.ENOSPC, errno.EDQUOT} else Status.FAILED
-            self._map.publish(fetch.slot, fetch.generation, first, run)
-            at += run
-        return Status.OK
+    def install(self, arrived: Sequence[tuple[Fetch, Pages]]) -> list[Status | SourceError]:
+        """Check, write and publish the pages of several fetches; the outcome of each.
 
-    def _check(self, target: _Target, fetch: Fetch, pages: Pages) -> None:
-        if len(pages) != fetch.count * BLOCK_BYTES:
-            raise SourceError(
-                f"the source gave {len(pages)} bytes for {fetch.count} blocks of {target.path}; "
-                "do source and agent have the same version?"
-            )
-        if not self._verify_checksums or target.relation_block is None:
-            return
-        bad = verify_pages(pages, first_block=target.relation_block + fetch.first)
-        if bad is not None:
-            raise DamagedPageError(
-                f"the source gave {target.path} block {fetch.first + bad} with a wrong checksum; "
-                "check the disk that it is on"
-            )
+        What cannot be installed is given up: its blocks are MISSING again.
+        """
+        outcomes: list[Status | SourceError] = [Status.GONE] * len(arrived)
+        items = bytearray(INSTALL_ITEM.size * len(arrived))
+        targets: list[tuple[int, _Target]] = []
+        for index, (fetch, pages) in enumerate(arrived):
+            try:
+                target = self._target(fetch.slot, fetch.generation)
+                if target is not None:
+                    _require_fit(target, fetch, pages)
+            except SourceError as error:
+                outcomes[index] = error
+                self.give_up(fetch)
+                continue
+            if target is not None:
+                self._pack(items, len(targets), fetch, target)
+                targets.append((index, target))
+        items = items[: INSTALL_ITEM.size * len(targets)]
+        if targets:
+            self._map.install(items, _joined([arrived[index][1] for index, _ in targets]))
+        for (index, target), result in zip(targets, INSTALL_ITEM.iter_unpack(items), strict=True):
+            outcomes[index] = _outcome(target, arrived[index][0], *result[5:8:2])
+        return outcomes
+
+    def _pack(self, items: bytearray, position: int, fetch: Fetch, target: _Target) -> None:
+        relation = target.relation_block if self._verify_checksums else None
+        INSTALL_ITEM.pack_into(
+            items,
+            position * INSTALL_ITEM.size,
+            fetch.slot,
+            fetch.generation,
+            fetch.first,
+            fetch.count,
+            target.descriptor,
+            0,
+            -1 if relation is None else relation,
+            0,
+            0,
+        )
 
     def _target(self, slot: int, generation: int) -> _Target | None:
         target = self._targets.get(slot)
-        if target is not None and target.generation == generation == self._map.generation(slot):
+        if target is not None and target.generation == generation:
             self._targets.move_to_end(slot)
-            return target
+            return target  # removed meanwhile? The library looks, right before it writes
         if target is not None:
             os.close(self._targets.pop(slot).descriptor)
         return self._open(slot, generation)
@@ -112,10 +113,15 @@ class PageWriter:
         facts = self._map.slot(slot)
         if facts is None or facts.generation != generation or not facts.is_live:
             return None
+        path = self._data_dir / facts.path
         try:
-            descriptor = os.open(self._data_dir / facts.path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if self._map.generation(slot) != generation:
+                return None
+            raise SourceError(
+                f"{path} cannot be opened ({error.strerror}); rebuild the data directory"
+            ) from error
         if self._map.generation(slot) != generation:
             os.close(descriptor)
             return None
@@ -126,8 +132,26 @@ class PageWriter:
         return target
 
 
-def _write_all(descriptor: int, pages: memoryview, offset: int) -> None:
-    while pages:
-        written = os.pwrite(descriptor, pages, offset)
-        pages = pages[written:]
-        offset += written
+def _joined(pages: Sequence[Pages]) -> bytes | bytearray:
+    """One run of bytes; copying 8 KiB costs less than another call."""
+    only = pages[0]
+    if len(pages) == 1 and not isinstance(only, memoryview):
+        return only
+    return b"".join(pages)
+
+
+def _require_fit(target: _Target, fetch: Fetch, pages: Pages) -> None:
+    if len(pages) != fetch.count * BLOCK_BYTES:
+        raise SourceError(
+            f"the source gave {len(pages)} bytes for {fetch.count} blocks of {target.path}; "
+            "do source and agent have the same version?"
+        )
+
+
+def _outcome(target: _Target, fetch: Fetch, status: int, bad_block: int) -> Status | SourceError:
+    if status != Status.DAMAGED:
+        return Status(status)
+    return DamagedPageError(
+        f"the source gave {target.path} block {fetch.first + bad_block} with a wrong checksum; "
+        "check the disk that it is on"
+    )

@@ -4,6 +4,16 @@
 
 #include "block_map.h"
 
+/* One fetch whose pages have come. */
+struct install_item {
+	uint32_t slot, generation, first, count;
+	int32_t fd;             /* of the data file, in the life that the generation names */
+	uint32_t status;        /* out: LINK_OK ... */
+	int64_t relation_block; /* number of the segment's first block in its relation; -1: an SLRU */
+	uint32_t bad_block;     /* out, if LINK_DAMAGED: counted from `first` */
+	uint32_t padding;
+};
+
 /* Make and open; 0 or an errno, NULL with a sentence in `error`. */
 EXPORT int pagefault_map_create(const char *path, const struct map_options *options);
 EXPORT struct block_map *pagefault_map_open(const char *path, char *error, size_t error_bytes);
@@ -23,6 +33,8 @@ EXPORT uint8_t pagefault_state(struct block_map *map, uint32_t number, uint32_t 
 EXPORT uint32_t pagefault_adopt(struct block_map *map, uint32_t number, uint32_t first,
                                 uint32_t count, uint32_t *skipped);
 EXPORT uint32_t pagefault_verify_pages(const uint8_t *pages, uint32_t count, uint32_t block);
+EXPORT void pagefault_install(struct block_map *map, struct install_item *items, uint32_t count,
+                              const uint8_t *pages);
 EXPORT void pagefault_publish(struct block_map *map, uint32_t number, uint32_t generation,
                               uint32_t first, uint32_t count);
 EXPORT void pagefault_release(struct block_map *map, uint32_t number, uint32_t generation,

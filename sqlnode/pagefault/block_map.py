@@ -7,6 +7,7 @@ the interpreter lock (`PyDLL`), which makes a call cost about half a microsecond
 
 import ctypes
 import os
+import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
@@ -18,6 +19,11 @@ BLOCK_BYTES: Final = 8192
 FILE_BLOCKS_MAX: Final = 131072
 LOW_NONE: Final = 0xFFFFFFFF
 SOCKET_PATH_BYTES_MAX: Final = 106
+
+# slot, generation, first, count, fd, status, relation_block, bad_block, padding (agent_api.h)
+INSTALL_ITEM: Final = struct.Struct("=IIIIiIqII")
+
+Pages = bytes | bytearray | memoryview
 
 # SLRU directories whose pages travel. pg_subtrans need not: it is rebuilt empty at every start.
 SLRU_DIRS: Final = ("pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts")
@@ -117,6 +123,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "state": (ctypes.c_uint8, [_MAP, _U32, _U32]),
     "adopt": (_U32, [_MAP, _U32, _U32, _U32, ctypes.POINTER(_U32)]),
     "verify_pages": (_U32, [ctypes.c_void_p, _U32, _U32]),
+    "install": (None, [_MAP, ctypes.c_void_p, _U32, ctypes.c_void_p]),
     "publish": (None, [_MAP, _U32, _U32, _U32, _U32]),
     "release": (None, [_MAP, _U32, _U32, _U32, _U32]),
     "release_all": (_U32, [_MAP]),
@@ -218,7 +225,7 @@ def create_block_map(path: Path, options: MapOptions) -> None:
         raise BlockMapError(f"block map {path} cannot be made: {os.strerror(error)}")
 
 
-def verify_pages(pages: bytes | bytearray | memoryview, *, first_block: int) -> int | None:
+def verify_pages(pages: Pages, *, first_block: int) -> int | None:
     """Check PostgreSQL's data checksums; the index of the first damaged page, or None.
 
     `first_block` counts inside the relation, not inside the 1 GiB segment.
@@ -227,12 +234,15 @@ def verify_pages(pages: bytes | bytearray | memoryview, *, first_block: int) -> 
     assert rest == 0
     if isinstance(pages, memoryview) and pages.readonly:
         pages = bytes(pages)
-    if isinstance(pages, bytes):  # by address: ctypes makes no copy of bytes
-        address = ctypes.cast(ctypes.c_char_p(pages), ctypes.c_void_p).value
-    else:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-    bad: int = _library.pagefault_verify_pages(address, count, first_block)
+    bad: int = _library.pagefault_verify_pages(_address(pages), count, first_block)
     return bad if bad < count else None
+
+
+def _address(pages: Pages) -> int | None:
+    """Where the bytes are; no copy is made."""
+    if isinstance(pages, bytes):
+        return ctypes.cast(ctypes.c_char_p(pages), ctypes.c_void_p).value
+    return ctypes.addressof(ctypes.c_char.from_buffer(pages))
 
 
 class BlockMap:
@@ -346,6 +356,12 @@ class BlockMap:
         """Claim for the agent what is still MISSING: (blocks skipped, length of the run behind)."""
         run = _library.pagefault_adopt(self._map, number, first, count, self._scratch_pointer)
         return self._scratch.value, run
+
+    def install(self, items: bytearray, pages: Pages) -> None:
+        """Check, write and publish fetched pages; `INSTALL_ITEM`s in, their statuses out."""
+        address = ctypes.addressof(ctypes.c_char.from_buffer(items))
+        count = len(items) // INSTALL_ITEM.size
+        _library.pagefault_install(self._map, address, count, _address(pages))
 
     def publish(self, number: int, generation: int, first: int, count: int) -> None:
         """The pages are in the file: let readers go on."""

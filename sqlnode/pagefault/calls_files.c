@@ -69,7 +69,7 @@ static int create(int at, const char *path, const char *relative, int flags, mod
 	}
 	int fd = real_openat(at, path, flags, mode);
 	if (fd >= 0 && atomic_load(&fault_map.slots[slot].generation) != generation)
-		return follow_known(fd, relative); /* whoever added it failed to make it, and took it back */
+		return follow_known(fd, relative); /* whoever added it took it back */
 	if (fd >= 0) {
 		COUNT(&fault_map, files_created, !known);
 		return follow(fd, slot, generation);
@@ -119,8 +119,8 @@ static int open_any(int at, const char *path, int flags, mode_t mode)
 	const char *relative =
 		at == AT_FDCWD || path[0] == '/' ? fault_tracked(path) : NULL;
 	if (!relative && at == AT_FDCWD && fault_is_astray(path)) {
-		fault_say(path, 0, "the block map is of another directory; data directories cannot be moved "
-		          "or copied, rebuild it here");
+		fault_say(path, 0, "the block map is of another directory; data directories cannot be "
+		          "moved or copied, rebuild it here");
 		errno = EIO;
 		return -1;
 	}

@@ -240,6 +240,7 @@ EXPORT int posix_fadvise(int fd, off_t offset, off_t bytes, int advice)
 		int kept = errno;
 		fault_prefetch(file, offset, bytes);
 		errno = kept;
+		return 0; /* the kernel would read the hole into its cache, only to be overwritten */
 	}
 	return real_posix_fadvise(fd, offset, bytes, advice);
 }

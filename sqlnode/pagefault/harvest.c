@@ -68,7 +68,7 @@ EXPORT uint32_t pagefault_take(struct block_map *map, uint32_t number, uint32_t 
 	return taken;
 }
 
-/* Not this one, not yet: a torn last block travels when it is whole, by whichever call makes it so. */
+/* Not this one yet: a torn last block travels when it is whole, whichever call makes it so. */
 EXPORT int pagefault_keep_dirty(struct block_map *map, uint32_t number, uint32_t block)
 {
 	return map_mark_dirty(map, number, block);

@@ -333,6 +333,13 @@ void fault_prefetch(struct fault_file *file, off_t offset, off_t bytes)
 	}
 }
 
+/* BUSY alone is no claim, and no agent would take it back. */
+static bool is_on_its_way(const struct fault_file *file, uint32_t block)
+{
+	uint8_t state = map_state(&fault_map, file->slot, block);
+	return (state & BLOCK_MISSING) && (state & BLOCK_BUSY);
+}
+
 static uint32_t ready_blocks(struct fault_file *file)
 {
 	return map_ready(&fault_map, file->slot);
@@ -350,7 +357,7 @@ bool fault_before_truncate(struct fault_file *file, off_t length)
 	if (fault_is_complete(file))
 		return true;
 	for (uint32_t block = blocks; block < ready_blocks(file); block++)
-		while (map_state(&fault_map, file->slot, block) & BLOCK_BUSY) {
+		while (is_on_its_way(file, block)) {
 			int error = wait_for_claimer(file, block);
 			if (error) {
 				errno = error;
