@@ -1,0 +1,1 @@
+"""Tests of the C library as programs see it, and what they share."""
