@@ -31,7 +31,7 @@ types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
 test: environment lint types ## Everything that every change must pass (under 10 minutes)
-	.venv/bin/pytest $(PYTEST_ARGS)
+	.venv/bin/pytest -m 'not stock' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
 	.venv/bin/pytest --ignore=tests/integration $(PYTEST_ARGS)

@@ -60,9 +60,9 @@ class Lsn(int):
 
     __radd__ = __add__
 
-    # The overlap is meant: an Lsn is an int, and the more precise signature is listed first.
+    # The more precise signature is listed first.
     @overload
-    def __sub__(self, other: "Lsn", /) -> int: ...  # type: ignore[overload-overlap]
+    def __sub__(self, other: "Lsn", /) -> int: ...  # type: ignore[overload-overlap]  # an Lsn is an int
     @overload
     def __sub__(self, other: int, /) -> "Lsn": ...
     def __sub__(self, other: int, /) -> int:

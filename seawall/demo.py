@@ -233,4 +233,3 @@ def _ms(start: float, end: float) -> str:
 
 def _say(text: str) -> None:
     print(f"demo: {text}", flush=True)
-

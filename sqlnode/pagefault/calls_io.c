@@ -139,6 +139,29 @@ EXPORT ssize_t pwritev(int fd, const struct iovec *vectors, int count, off_t off
 	WRITE(file, offset, total(vectors, count), real_pwritev(fd, vectors, count, offset));
 }
 
+/* An offset of -1 means the file's own position. */
+EXPORT ssize_t preadv2(int fd, const struct iovec *vectors, int count, off_t offset, int flags)
+{
+	real_resolve();
+	struct fault_file *file = fault_file_of(fd);
+	off_t from = file && offset == -1 ? position(fd) : offset;
+	if (file && !may_read(file, from, total(vectors, count)))
+		return -1;
+	return real_preadv2(fd, vectors, count, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *vectors, int count, off_t offset, int flags)
+{
+	real_resolve();
+	struct fault_file *file = fault_file_of(fd);
+	if (!file)
+		return real_pwritev2(fd, vectors, count, offset, flags);
+	off_t from = offset == -1 ? position(fd) : offset;
+	WRITE(file, from, total(vectors, count), real_pwritev2(fd, vectors, count, offset, flags));
+}
+
+ALIAS(ssize_t, preadv64v2, preadv2, (int, const struct iovec *, int, off_t, int));
+ALIAS(ssize_t, pwritev64v2, pwritev2, (int, const struct iovec *, int, off_t, int));
 ALIAS(ssize_t, pwrite64, pwrite, (int, const void *, size_t, off_t));
 ALIAS(ssize_t, pwritev64, pwritev, (int, const struct iovec *, int, off_t));
 

@@ -1,7 +1,7 @@
 /* Fetched pages into their files: check, write, publish; many at a time.
  *
  * Nothing comes between looking at a block's state and publishing it, so that a page that arrives
- * late, for a block that was meanwhile filled or cut off, is dropped and never overwrites newer data.
+ * late, for a block that was meanwhile filled or cut off, is dropped and overwrites nothing newer.
  * All pages are written before the first is published: whoever waits for one is then woken once and
  * finds the next ones there too. */
 #define _GNU_SOURCE

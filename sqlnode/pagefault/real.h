@@ -20,6 +20,8 @@
 	X(ssize_t, writev, (int, const struct iovec *, int)) \
 	X(ssize_t, pwrite, (int, const void *, size_t, off_t)) \
 	X(ssize_t, pwritev, (int, const struct iovec *, int, off_t)) \
+	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int)) \
+	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int)) \
 	X(ssize_t, copy_file_range, (int, off_t *, int, off_t *, size_t, unsigned)) \
 	X(int, ftruncate, (int, off_t)) \
 	X(int, truncate, (const char *, off_t)) \

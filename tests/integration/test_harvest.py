@@ -119,6 +119,8 @@ def test_slru_segments_are_harvested_and_removed(pair: RedoPair) -> None:
 
 def test_counters_wrap_around(fleet: Fleet) -> None:
     """Transaction ids, multixacts and their members start again at 0, in segments named 0000."""
+    if not (fleet.binaries.bin_dir / "pg_resetwal").exists():
+        pytest.skip("this build of PostgreSQL has no pg_resetwal")
 
     def move(primary: Postgres) -> None:
         user = fleet.identity.name if fleet.identity.subprocess_options() else None

@@ -179,6 +179,7 @@ def test_the_workload_reaches(pair: Pair, mechanism: str) -> None:
     assert value(server, REACHED[mechanism].replace("{toast}", str(toast))), mechanism
 
 
+@pytest.mark.stock
 def test_primary_and_standby_are_sound_and_equal_until_after_a_promotion(pair: Pair) -> None:
     primary, standby = facts(pair.primary), facts(pair.standby)
     expected = dump(primary)
@@ -199,6 +200,7 @@ def test_primary_and_standby_are_sound_and_equal_until_after_a_promotion(pair: P
 # The costly phases.
 
 
+@pytest.mark.stock
 def test_a_relation_beyond_one_segment_grows_shrinks_and_grows(fleet: Fleet) -> None:
     primary = start(fleet)
     run = Run(server=facts(primary), rng=random.Random(SEED), number=1)
@@ -219,6 +221,7 @@ def test_a_relation_beyond_one_segment_grows_shrinks_and_grows(fleet: Fleet) -> 
     assert value(run.server, "select count(*) = 132000 from w1.huge")
 
 
+@pytest.mark.stock
 def test_slru_segments_are_born_and_removed(fleet: Fleet) -> None:
     primary = start(fleet)
     run = Run(server=facts(primary), rng=random.Random(SEED), number=1)
@@ -239,6 +242,7 @@ def segments(server: Postgres, folder: str) -> set[str]:
     return {path.name for path in (server.data_dir / folder).iterdir()}
 
 
+@pytest.mark.stock
 def test_counters_wrap_around_under_the_workload(fleet: Fleet) -> None:
     primary = fleet.server("primary", settings=PostgresSettings(extra=SETTINGS))
     stopped = stopped_server(fleet, primary)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlnode.directory_source import DirectorySource
-from sqlnode.page_source import CutDescription, PageRange, Pages, SourceError
-from sqlnode.pagefault.block_map import BLOCK_BYTES
+from sqlnode.page_source import CutDescription, PageRange, SourceError
+from sqlnode.pagefault.block_map import BLOCK_BYTES, Pages
 
 from .harness import pattern
 

@@ -98,7 +98,7 @@ def test_positions_are_ordered_and_hashed_like_numbers() -> None:
     assert Lsn.parse("0/FFFFFFFF") < Lsn.parse("1/0") == Lsn(2**32)
     assert {Lsn(5): "five"}[Lsn(5)] == "five"
     with pytest.raises(AttributeError):
-        Lsn(5).note = "immutable"  # type: ignore[attr-defined]
+        Lsn(5).note = "immutable"  # type: ignore[attr-defined]  # the claim
 
 
 @pytest.mark.parametrize(

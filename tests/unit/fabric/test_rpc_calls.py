@@ -56,7 +56,9 @@ PAYLOADS: list[Payload] = [
 
 
 def joined(payload: Payload) -> bytes:
-    return b"".join(payload) if isinstance(payload, list) else bytes(payload)  # type: ignore[arg-type]
+    if isinstance(payload, list):
+        return b"".join(payload)
+    return bytes(payload)  # type: ignore[arg-type]  # a sequence is a list in these tests
 
 
 async def echo_everything(address: Any) -> None:

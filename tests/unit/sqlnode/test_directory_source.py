@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sqlnode.directory_source import DirectorySource
-from sqlnode.page_source import CutDescription, DataFile, PageRange, Pages, SourceError
+from sqlnode.page_source import CutDescription, DataFile, PageRange, SourceError
+from sqlnode.pagefault.block_map import Pages
 
 BLOCK = 8192
 
