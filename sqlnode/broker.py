@@ -110,7 +110,7 @@ class Broker:
         before = self.counters.blocks
         for number in range(self.block_map.slots_used()):
             await self._fill_file(number)
-        while self._tasks:
+        while self._tasks or self._queue.has_startable:
             self._idle.clear()
             await self._idle.wait()
         return self.counters.blocks - before

@@ -96,10 +96,15 @@ EXPORT uint8_t pagefault_state(struct block_map *map, uint32_t number, uint32_t 
 /* Never BUSY alone: nobody would take it back from a block that was cut off this moment. */
 static bool claim_missing(struct block_map *map, uint32_t number, uint32_t block)
 {
+	_Atomic uint8_t *byte = map_byte(map, number, block);
 	uint8_t state = map_state(map, number, block);
 	while ((state & BLOCK_MISSING) && !(state & BLOCK_BUSY))
-		if (atomic_compare_exchange_weak(map_byte(map, number, block), &state, state | BLOCK_BUSY))
-			return true;
+		if (atomic_compare_exchange_weak(byte, &state, state | BLOCK_BUSY)) {
+			if (!map_is_cut(map, number, block))
+				return true;
+			map_finish(map, number, block, 1, BLOCK_BUSY | BLOCK_WAITED);
+			return false;
+		}
 	return state & BLOCK_MISSING;
 }
 

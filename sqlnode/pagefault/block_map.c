@@ -304,6 +304,7 @@ static void start_life(struct block_map *map, uint32_t number, uint32_t flags)
 	map_clear_all(map, number);
 	if (atomic_load(&slot->ready) < INLINE_BLOCKS)
 		atomic_store(&slot->ready, INLINE_BLOCKS);
+	atomic_store(&slot->cut_at, 0);
 	atomic_store(&slot->low, SLOT_LOW_NONE);
 	atomic_store(&slot->taken_low, SLOT_LOW_NONE);
 	atomic_store(&slot->flags, flags);

@@ -120,7 +120,8 @@ struct map_slot {
 	uint32_t path_bytes;
 	char path[MAP_PATH_BYTES]; /* relative to the data directory */
 	_Atomic uint8_t first[INLINE_BLOCKS];
-	uint64_t padding;
+	_Atomic uint32_t cut_at; /* during a truncation: new length in blocks + 1; no claims there */
+	uint32_t padding;
 };
 
 struct block_map {
@@ -197,6 +198,14 @@ static inline uint8_t map_state(struct block_map *map, uint32_t slot, uint32_t b
 	if (block >= map_ready(map, slot))
 		return 0;
 	return atomic_load_explicit(map_byte(map, slot, block), memory_order_acquire);
+}
+
+/* A claimer looks after it has claimed, a truncater for claims after it has set cut_at: one of the
+ * two sees the other. */
+static inline bool map_is_cut(struct block_map *map, uint32_t slot, uint32_t block)
+{
+	uint32_t cut_at = atomic_load(&map->slots[slot].cut_at);
+	return cut_at && block >= cut_at - 1;
 }
 
 static inline bool map_is_unclaimed(struct block_map *map, uint32_t slot, uint32_t block)

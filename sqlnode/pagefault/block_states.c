@@ -49,6 +49,10 @@ uint32_t map_claim(struct block_map *map, uint32_t slot, uint32_t first, uint32_
 		if (!(state & BLOCK_MISSING) || (state & BLOCK_BUSY) ||
 		    !atomic_compare_exchange_strong(byte, &state, state | BLOCK_BUSY))
 			break;
+		if (map_is_cut(map, slot, first + claimed)) {
+			map_finish(map, slot, first + claimed, 1, BLOCK_BUSY | BLOCK_WAITED);
+			break;
+		}
 		claimed++;
 	}
 	return claimed;

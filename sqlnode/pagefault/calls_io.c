@@ -207,8 +207,7 @@ EXPORT int ftruncate(int fd, off_t length)
 	if (!fault_before_truncate(file, length))
 		return -1;
 	int result = real_ftruncate(fd, length);
-	if (!result)
-		fault_after_truncate(file, length);
+	fault_after_truncate(file, length, result == 0);
 	return result;
 }
 

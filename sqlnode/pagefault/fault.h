@@ -26,7 +26,7 @@ bool fault_before_write(struct fault_file *file, off_t offset, size_t bytes);
 void fault_after_write(struct fault_file *file, off_t offset, ssize_t written);
 void fault_prefetch(struct fault_file *file, off_t offset, off_t bytes);
 bool fault_before_truncate(struct fault_file *file, off_t length);
-void fault_after_truncate(struct fault_file *file, off_t length);
+void fault_after_truncate(struct fault_file *file, off_t length, bool truncated);
 
 static inline struct fault_file *fault_file_of(int fd)
 {

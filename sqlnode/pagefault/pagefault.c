@@ -356,10 +356,12 @@ bool fault_before_truncate(struct fault_file *file, off_t length)
 		return false;
 	if (fault_is_complete(file))
 		return true;
+	atomic_store(&slot_of(file)->cut_at, blocks + 1);
 	for (uint32_t block = blocks; block < ready_blocks(file); block++)
 		while (is_on_its_way(file, block)) {
 			int error = wait_for_claimer(file, block);
 			if (error) {
+				atomic_store(&slot_of(file)->cut_at, 0);
 				errno = error;
 				return false;
 			}
@@ -367,14 +369,25 @@ bool fault_before_truncate(struct fault_file *file, off_t length)
 	return true;
 }
 
-void fault_after_truncate(struct fault_file *file, off_t length)
+/* Whether it happened or not, claims are allowed again. */
+static void end_truncation(struct fault_file *file, off_t length, bool truncated)
+{
+	uint32_t blocks = (uint32_t)(((uint64_t)length + BLOCK_BYTES - 1) / BLOCK_BYTES);
+	if (truncated && blocks < FILE_BLOCKS_MAX)
+		map_finish(&fault_map, file->slot, blocks, FILE_BLOCKS_MAX - blocks, BLOCK_BITS);
+	atomic_store(&slot_of(file)->cut_at, 0);
+}
+
+void fault_after_truncate(struct fault_file *file, off_t length, bool truncated)
 {
 	int kept = errno;
 	if (length < 0 || is_gone(file))
 		return;
+	end_truncation(file, length, truncated);
+	errno = kept;
+	if (!truncated)
+		return;
 	uint32_t blocks = (uint32_t)(((uint64_t)length + BLOCK_BYTES - 1) / BLOCK_BYTES);
-	if (blocks < FILE_BLOCKS_MAX)
-		map_finish(&fault_map, file->slot, blocks, FILE_BLOCKS_MAX - blocks, BLOCK_BITS);
 	map_lower(&fault_map, file->slot, blocks);
 	if (length % BLOCK_BYTES)
 		map_mark_dirty(&fault_map, file->slot, blocks - 1);

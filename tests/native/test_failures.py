@@ -352,3 +352,23 @@ def test_filling_brings_every_block(preloaded: Place) -> None:
     with preloaded.driver() as driver:
         driver.good(f"open f {FILE} ro")
         driver.good(f"pread f 0 {len(files[FILE])}")
+
+
+def test_nobody_claims_behind_the_new_end_during_a_truncation(place: Place) -> None:
+    """A truncation waits for claims it finds; from then on the agent gets no new ones there."""
+    place.lazy({FILE: CONTENT})
+    with place.serve(), BlockMap(place.compute.block_map) as block_map, place.driver() as driver:
+        slot = block_map.find(FILE)
+        assert slot is not None
+        assert block_map.adopt(slot.number, 19, 1) == (0, 1)
+        driver.good(f"open f {FILE} rw")
+        driver.send("ftruncate f 16384")
+        eventually(lambda: counters(place.compute)["waits"] == 1)
+        assert block_map.adopt(slot.number, 10, 4) == (0, 0)
+        assert block_map.adopt(slot.number, 0, 2) == (0, 2)
+        block_map.release(slot.number, slot.generation, 0, 2)
+        block_map.release(slot.number, slot.generation, 19, 1)
+        assert driver.receive().result == 0
+        assert driver.good("pread f 0 8192").data == FIRST
+        driver.good("ftruncate f 163840")
+        assert driver.good("pread f 81920 8192").data == f"{zlib.crc32(bytes(8192)):08x}"
