@@ -48,7 +48,7 @@ class Effort:
     round_s: int
 
 
-FULL: Final = Effort(sessions=4, pairs=4, round_s=3)
+FULL: Final = Effort(sessions=8, pairs=2, round_s=3)
 QUICK: Final = Effort(sessions=2, pairs=2, round_s=1)
 
 
