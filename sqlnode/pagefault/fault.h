@@ -40,7 +40,8 @@ static inline bool fault_is_complete(struct fault_file *file)
 	if (atomic_load_explicit(&slot->missing, memory_order_acquire) ||
 	    atomic_load_explicit(&slot->generation, memory_order_relaxed) != file->generation)
 		return false;
-	file->complete = true;
+	if (!file->complete)
+		file->complete = true;
 	return true;
 }
 

@@ -2,6 +2,7 @@
 #ifndef SEAWALL_REAL_H
 #define SEAWALL_REAL_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -43,6 +44,14 @@
 REAL_FUNCTIONS(X)
 #undef X
 
-void real_resolve(void); /* idempotent and cheap: functions are called before constructors run */
+extern bool real_resolved;
+void real_resolve_now(void);
+
+/* Functions are called before constructors run, by one thread; and later on every call's way. */
+static inline void real_resolve(void)
+{
+	if (__builtin_expect(!real_resolved, 0))
+		real_resolve_now();
+}
 
 #endif
