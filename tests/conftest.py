@@ -4,6 +4,6 @@ import signal
 
 pytest_plugins = ["fixtures.servers"]
 
-# A suite that is told to end (a CI's time limit) tears its fixtures down as after Ctrl-C, so that no
-# server outlives it.
+# A suite that is told to end (a CI's time limit) tears its fixtures down as after Ctrl-C, so that
+# no server outlives it.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
