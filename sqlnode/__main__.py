@@ -28,7 +28,14 @@ from fabric.settings import SettingsError, load
 from .broker import Broker
 from .broker_metrics import registry_of
 from .control_file import ControlFileError
-from .datadir import ComputeDir, DataDirectoryError, Expectations, build_data_directory
+from .datadir import (
+    ComputeDir,
+    DataDirectoryError,
+    Expectations,
+    build_data_directory,
+    control_of,
+    open_block_map,
+)
 from .directory_source import DirectorySource
 from .page_source import SourceError
 from .pagefault.block_map import BlockMapError
@@ -74,7 +81,9 @@ async def _serve(settings: BrokerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        if not compute.block_map.exists():
+        if compute.block_map.exists():
+            await _require_same_cluster(settings, compute, source)
+        else:
             await _build(settings, compute, source)
         broker = Broker(compute, source, verify_checksums=settings.verify_checksums)
         async with broker, contextlib.AsyncExitStack() as stack:
@@ -89,12 +98,25 @@ async def _serve(settings: BrokerSettings) -> None:
         await source.close()
 
 
-async def _build(settings: BrokerSettings, compute: ComputeDir, source: DirectorySource) -> None:
-    expected = Expectations(
+def _expectations(settings: BrokerSettings, system_identifier: int | None) -> Expectations:
+    return Expectations(
         server_version=PgVersion.parse(settings.server_version),
-        system_identifier=settings.system_identifier,
+        system_identifier=system_identifier,
         data_checksums=settings.verify_checksums,
     )
+
+
+async def _require_same_cluster(
+    settings: BrokerSettings, compute: ComputeDir, source: DirectorySource
+) -> None:
+    """A broker that goes on with a directory must not fill it from another cluster's source."""
+    with open_block_map(compute) as block_map:
+        expected = _expectations(settings, block_map.system_identifier)
+    control_of(await source.describe(), compute.data, expected)
+
+
+async def _build(settings: BrokerSettings, compute: ComputeDir, source: DirectorySource) -> None:
+    expected = _expectations(settings, settings.system_identifier)
     cut = await source.describe()
     build_data_directory(
         cut, compute, expected, tracks_changes=settings.tracks_changes, waits=settings.waits

@@ -2,7 +2,8 @@
 
 import signal
 
-pytest_plugins = ["fixtures.servers"]
+# In this order: the second imports the first.
+pytest_plugins = ["fixtures.servers", "fixtures.redo"]
 
 # A suite that is told to end (a CI's time limit) tears its fixtures down as after Ctrl-C, so that
 # no server outlives it.

@@ -4,8 +4,6 @@ In scope: boot from an image with a tail of WAL behind it, reading as a replica,
 equality with the primary that is gone, a second generation booted from the first one's harvest.
 """
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from fixtures.redo import (
@@ -14,10 +12,8 @@ from fixtures.redo import (
     one,
     seeded,
     settings,
-    start_redo_pair,
     wait_for_replay,
 )
-from fixtures.servers import Fleet
 from fixtures.verify import data_checksum_failures, index_findings, scan_everything
 from fixtures.verify_dump import differences, dump
 from fixtures.workload import PHASES, Run, end_prepared_transactions, run_phases
@@ -26,15 +22,6 @@ from sqlnode.lazy_compute import LazyCompute
 from sqlnode.postgres import Mode, PostgresSettings
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def pair(fleet: Fleet) -> Iterator[RedoPair]:
-    pair = start_redo_pair(fleet)
-    try:
-        yield pair
-    finally:
-        pair.close()
 
 
 def last_lsn(pair: RedoPair) -> str:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from sqlnode.datadir import Expectations, build_data_directory
 from sqlnode.directory_source import describe_directory
 from sqlnode.lazy_compute import BrokerProcessError, ComputeSpec, LazyCompute
 from sqlnode.pagefault.block_map import BlockMap, BlockState, Waits
-from sqlnode.postgres import Postgres, PostgresExitedError
+from sqlnode.postgres import InitdbOptions, Postgres, PostgresExitedError, initdb
 from sqlnode.servers import PgVersion
 
 pytestmark = pytest.mark.postgres
@@ -385,3 +386,17 @@ def test_a_compute_is_removed_with_its_directory(
     shutil.rmtree(compute.paths.root)
     again = boot(fleet, image, computes)
     assert query(again.postgres, TOTAL) == SUM
+
+
+def test_a_restarted_broker_refuses_the_source_of_another_cluster(
+    fleet: Fleet, image: Path, computes: list[LazyCompute]
+) -> None:
+    compute = boot(fleet, image, computes)
+    compute.broker.kill()
+    other = fleet.directory / "other"
+    initdb(fleet.binaries, other, identity=fleet.identity, options=InitdbOptions(sync=False))
+    misled = LazyCompute(replace(compute.spec, source_dir=other))
+    with pytest.raises(BrokerProcessError, match="it belongs to another cluster"):
+        misled.broker.start()
+    compute.broker.start()
+    assert query(compute.postgres, TOTAL) == SUM

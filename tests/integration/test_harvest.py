@@ -5,7 +5,6 @@ creations and removals; SLRU segments; relations over 1 GB. The oracle and the t
 described in `fixtures.redo`. Out of scope: what a compute makes of the image (test_cold_start).
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,15 +26,6 @@ from sqlnode.control_file import read_control_file
 from sqlnode.postgres import Postgres
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def pair(fleet: Fleet) -> Iterator[RedoPair]:
-    pair = start_redo_pair(fleet)
-    try:
-        yield pair
-    finally:
-        pair.close()
 
 
 def test_every_kind_of_write_is_harvested(pair: RedoPair) -> None:
