@@ -47,6 +47,7 @@ class Kind(IntEnum):
     HELLO = 5  # server, first frame of a connection: its limits
     HEARTBEAT = 6  # both, when they have sent nothing else for a while
     GOODBYE = 7  # both: why no further call will be taken on this connection
+    MESSAGE = 8  # client: one way, for the channel that the call id names; nobody answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ Requests and responses are `msgspec.Struct` types; their fields may be of our vo
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -112,6 +112,22 @@ class Answer(Generic[R]):
 
     response: R
     payload: ReceivedPayload
+
+
+class Channel(Protocol):
+    """Takes one-way messages: for streams whose protocol has acknowledgements of its own.
+
+    Header and payload are raw. Messages of one connection arrive in the order they were posted, and
+    are lost with it. Both methods are called by the event loop and must not block.
+    """
+
+    def received(
+        self, peer: Peer, connection_number: int, header: bytes, payload: ReceivedPayload
+    ) -> None:
+        """Take a message; FrameError says that the peer broke the protocol."""
+
+    def lost(self, connection_number: int) -> None:
+        """A connection that a message came from has ended."""
 
 
 # Serves one method. It is cancelled when the caller has gone or the deadline has passed.

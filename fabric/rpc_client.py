@@ -41,13 +41,16 @@ class RpcClient:
         rng: random.Random,
         tls: ClientTls | None = None,
         settings: RpcSettings | None = None,
+        on_change: Callable[[bool], None] | None = None,
     ) -> None:
+        """`on_change` is told when a connection begins (True) and when it has ended (False)."""
         if isinstance(address, TcpAddress) and tls is None and not host_is_loopback(address.host):
             raise ValueError(f"{address} is not loopback: give it TLS certificates")
         self._address = address
         self._rng = rng
         self._tls = tls
         self._settings = settings or RpcSettings()
+        self._on_change = on_change or (lambda _: None)
         self._pool = BufferPool(kept_bytes_max=self._settings.pooled_bytes_max)
         self._session: Session | None = None
         self._sessions: set[Session] = set()  # also those that only wait for their last answers
@@ -104,6 +107,14 @@ class RpcClient:
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         session = self._session or await self._next_session(method.name, deadline)
         return await session.call(method, request, payload, deadline=deadline)
+
+    def post(self, channel: int, header: bytes, payload: Payload = b"") -> bool:
+        """Send a one-way message now, or return False: no connection, or the peer does not read.
+
+        True promises nothing but order. The buffers of the payload must not change any more.
+        """
+        session = self._session
+        return session is not None and session.post(channel, header, payload)
 
     async def until_connected(self) -> None:
         """Wait until calls can be made; bound the wait with `asyncio.timeout`."""
@@ -186,8 +197,10 @@ class RpcClient:
         self._session = session
         self._settled.set()
         self._connected.set()
+        self._on_change(True)
         reason = await asyncio.shield(session.ended)
         log.info("rpc connection ended", address=str(self._address), reason=reason)
         self._session = None
         self._settled.clear()
         self._connected.clear()
+        self._on_change(False)

@@ -28,9 +28,9 @@ import structlog
 from .addresses import Address, TcpAddress, UnixAddress, host_is_loopback
 from .buffers import BufferPool
 from .ids import ClusterName, Role
-from .rpc import Handler, Method, Peer, Q, R, RpcSettings
+from .rpc import Channel, Handler, Method, Peer, Q, R, RpcSettings
 from .rpc_connection import Connection, peer_of
-from .rpc_serving import Route, ServedConnection
+from .rpc_serving import ChannelRoute, Route, ServedConnection
 from .tls import IdentityError
 
 UNIX_SOCKET_MODE = 0o600
@@ -53,6 +53,8 @@ class RpcServer:
         self._settings = settings or RpcSettings()
         self._pool = BufferPool(kept_bytes_max=self._settings.pooled_bytes_max)
         self._routes: dict[str, Route] = {}
+        self._channels: dict[int, ChannelRoute] = {}
+        self._connections_accepted = 0
         self._listeners: list[asyncio.Server] = []
         self._connections: set[ServedConnection] = set()
         self._socket_paths: list[str] = []
@@ -63,6 +65,12 @@ class RpcServer:
         if method.name in self._routes:
             raise ValueError(f"method {method.name} is added twice")
         self._routes[method.name] = Route(method, handler, frozenset(roles))
+
+    def add_channel(self, number: int, channel: Channel, *, roles: Collection[Role]) -> None:
+        """Take one-way messages for `number` from TLS peers with `roles`, and plain local peers."""
+        if number in self._channels:
+            raise ValueError(f"channel {number} is added twice")
+        self._channels[number] = ChannelRoute(channel, frozenset(roles))
 
     async def listen(self, address: Address, tls: ssl.SSLContext | None = None) -> Address:
         """Begin to serve; return the address with the port that was chosen if it was 0."""
@@ -144,9 +152,12 @@ class RpcServer:
         return TcpAddress(address.host, listener.sockets[0].getsockname()[1])
 
     def _accept(self) -> Connection:
+        self._connections_accepted += 1
         served = ServedConnection(
             settings=self._settings,
             routes=self._routes,
+            channels=self._channels,
+            number=self._connections_accepted,
             admit=self._admit,
             forget=self._connections.discard,
         )

@@ -19,6 +19,7 @@ from .ids import Role
 from .rpc import (
     REQUEST_DECODER,
     Call,
+    Channel,
     Handler,
     Hello,
     Method,
@@ -53,6 +54,14 @@ class Route:
     roles: frozenset[Role]
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelRoute:
+    """A channel for one-way messages, and who may post to it over TLS."""
+
+    channel: Channel
+    roles: frozenset[Role]
+
+
 class _Fate(Enum):
     """What cut a call short."""
 
@@ -84,11 +93,16 @@ class ServedConnection:
         *,
         settings: RpcSettings,
         routes: Mapping[str, Route],
+        channels: Mapping[int, ChannelRoute],
+        number: int,
         admit: Callable[["ServedConnection", asyncio.Transport], Peer],
         forget: Callable[["ServedConnection"], None],
     ) -> None:
         self._settings = settings
         self._routes = routes
+        self._channels = channels
+        self._channels_used: set[int] = set()
+        self._number = number
         self._admit = admit
         self._forget = forget
         self._loop = asyncio.get_running_loop()
@@ -138,16 +152,30 @@ class ServedConnection:
             self._request(frame)
         elif frame.kind is Kind.CANCEL:
             self._stop(frame.call_id, _Fate.UNWANTED)
+        elif frame.kind is Kind.MESSAGE:
+            self._message(frame)
         elif frame.kind is not Kind.GOODBYE:
             raise FrameError(f"a client sent a {frame.kind.name} frame, which only servers do")
 
     def connection_lost(self, reason: str) -> None:
         """Cancel what nobody waits for any more."""
         self._is_lost = True
+        for channel in self._channels_used:
+            self._channels[channel].channel.lost(self._number)
         log.debug("rpc connection ended", peer=str(self._peer), reason=reason)
         for call_id in list(self._running):
             self._stop(call_id, _Fate.UNWANTED)
         self._leave_if_done()
+
+    def _message(self, frame: Frame) -> None:
+        assert self._peer is not None
+        route = self._channels.get(frame.call_id)
+        if route is None:
+            raise FrameError(f"there is no channel {frame.call_id} here")
+        if self._peer.identity is not None and self._peer.identity.role not in route.roles:
+            raise FrameError(f"{self._peer.identity} may not post to channel {frame.call_id}")
+        self._channels_used.add(frame.call_id)
+        route.channel.received(self._peer, self._number, frame.header, frame.payload)
 
     # A call, in the order of its life.
 

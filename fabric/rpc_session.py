@@ -77,6 +77,15 @@ class Session:
             raise outcome
         return Answer(method.decode_response(outcome.header), outcome.payload)
 
+    def post(self, channel: int, header: bytes, payload: Payload) -> bool:
+        """Send a one-way message unless the connection is ending or its write buffer is full."""
+        connection = self._open
+        if self.ended.done() or not connection.is_writable:
+            return False
+        self._check_size(f"channel {channel}", header, payload)
+        connection.send(Kind.MESSAGE, channel, header, payload)
+        return True
+
     def abort(self, reason: str) -> None:
         """Cut the connection; calls under way fail as lost."""
         if self._connection is not None:

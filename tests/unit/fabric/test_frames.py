@@ -115,7 +115,7 @@ def test_garbage_after_a_frame_does_not_change_the_frame(
         (PREFIX.pack(0, Kind.REQUEST, 1, 0, 0), "version 0"),
         (PREFIX.pack(VERSION + 1, Kind.REQUEST, 1, 0, 0), "version 2"),
         (PREFIX.pack(VERSION, 0, 1, 0, 0), "kind 0"),
-        (PREFIX.pack(VERSION, 8, 1, 0, 0), "kind 8"),
+        (PREFIX.pack(VERSION, 9, 1, 0, 0), "kind 9"),
         (PREFIX.pack(VERSION, Kind.REQUEST, 1, LIMITS.header_bytes_max + 1, 0), "header"),
         (PREFIX.pack(VERSION, Kind.REQUEST, 1, 0, LIMITS.payload_bytes_max + 1), "payload"),
     ],
