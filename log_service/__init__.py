@@ -1,0 +1,1 @@
+"""Log nodes: the WAL of every branch, replicated by Raft, served to computes and storage."""

@@ -1,0 +1,1 @@
+"""Named objects that are written once, on a directory, in memory or in a cloud."""
