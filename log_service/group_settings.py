@@ -1,0 +1,44 @@
+"""The numbers of a group that a user may tune."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+import msgspec
+
+_MIB: Final = 1024 * 1024
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """Of every group of a node."""
+
+    tick_ms: _Count = 30
+    """A follower that hears nothing for 10 to 20 ticks asks for an election; one whose connection
+    to the leader broke, after 3 at most. A busy machine or a slow disk delays by some 10 ms."""
+
+    recent_bytes_max: _Count = 16 * _MIB
+    """Records kept in memory: what followers and standbys that are a second behind still need."""
+
+    uncommitted_bytes_max: _Count = 8 * _MIB
+    """Of WAL that no majority has yet; beyond it the primary waits. It bounds how long a small
+    commit waits behind a bulk load: 8 MiB are some 40 ms at 200 MB/s."""
+
+    segment_bytes: _Count = 64 * _MIB
+    """Of the log on disk."""
+
+    keep_bytes: _Count = 256 * _MIB
+    """Of archived WAL that is not trimmed, for standbys that were away for a while."""
+
+    rest_after_ticks: _Count = 20
+    """An idle group goes to rest after so long: no timers, no messages."""
+
+    retry_ms: _Count = 500
+    """Between attempts to write to a full disk, and to reach a primary that refuses us."""
+
+    fast_sync_us: Annotated[int, msgspec.Meta(ge=0)] = 2_000
+    """Writes that take no longer run in the event loop instead of a thread, while one group of the
+    node is busy. 0: always threads."""
+
+    slot: str = field(default="seawall_log")
+    """The replication slot on the primary, and the name that `synchronous_standby_names` has."""
