@@ -4,10 +4,12 @@
 # PYTEST_ARGS='-k lsn -x' goes to pytest; PYTHON=/path/to/python3 chooses the interpreter.
 
 PYTEST_ARGS ?=
+N ?= 2000
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help environment setup format lint types test unit integration matrix demo bench-pagefault \
-	check clean
+.PHONY: help environment setup format lint types test unit integration matrix sim demo \
+	bench-pagefault bench-log check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +46,17 @@ matrix: environment ## The tests against servers of the majors that `make test` 
 		SEAWALL_TEST_PG=$$(printf '%s' "$$servers" | tr '\n' ',') \
 		.venv/bin/pytest -m postgres $(PYTEST_ARGS)
 
+sim: environment ## Simulate the consensus core: N=2000 seeds from 0 on, or SEED=17 alone with its trace
+	cd tests && ../.venv/bin/python -m simulation $(if $(SEED),--seed $(SEED) --trace,--seeds 0:$(N))
+
 demo: environment ## Boot PostgreSQL over a data directory whose blocks fault in
 	.venv/bin/python -P -m seawall demo
 
 bench-pagefault: environment ## Measure the faulting blocks; prints JSON and a table
-	.venv/bin/python -P -m bench.pagefault
+	.venv/bin/python -P -m bench.pagefault $(BENCH_ARGS)
+
+bench-log: environment ## Measure the replicated log beside stock replication; prints JSON and a table
+	.venv/bin/python -P -m bench.log $(BENCH_ARGS)
 
 check: environment lint types unit ## What to run before a commit
 
