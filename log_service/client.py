@@ -317,15 +317,17 @@ class LogClient:
         reason = ""
         while True:
             known = self._leaders.get(branch)
+            reasons = []
             for address in [known] if known else list(self._addresses):
                 try:
                     client = await self._client(address)
                     return await client.call(method, request, timeout_ms=self._left_ms(deadline))
                 except RetryError as error:
-                    reason = str(error)
+                    reasons.append(str(error))
                     self._leaders.pop(branch, None)
                 except DeadlineError as error:
-                    raise _late(error, reason) from error
+                    raise _late(error, "; ".join(reasons) or reason) from error
+            reason = "; ".join(reasons)
             await self._pause(deadline, reason)
 
     async def _client(self, address: str) -> RpcClient:

@@ -1,4 +1,4 @@
-"""The command line: `seawall demo` until there are clusters to run."""
+"""The command line: `seawall demo`, and `seawall log` for whoever runs log nodes."""
 
 import argparse
 import os
@@ -8,11 +8,19 @@ from pathlib import Path
 from sqlnode.servers import ServerError, choose_server
 
 from .demo import DemoError, run_demo
+from .log_arguments import add_log_parser
+from .log_command import run_log
 
 
 def main() -> int:
     """Run the command that the arguments name; the exit status."""
     arguments = _parser().parse_args()
+    if arguments.command == "log":
+        return run_log(arguments, os.environ)
+    return _demo(arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
     try:
         server = choose_server(
             arguments.pg_version,
@@ -31,7 +39,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="seawall", description="Cloud-native PostgreSQL.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     demo = commands.add_parser(
         "demo", help="lose a primary, boot a replacement that has no data, and look at it"
     )
@@ -40,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--rows", type=_rows, default=1_000_000, help="size of the demonstration's table"
     )
+    add_log_parser(commands)
     return parser
 
 
