@@ -8,7 +8,7 @@ N ?= 2000
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help environment setup format lint types test unit integration matrix sim demo \
+.PHONY: help environment setup format lint types test unit integration faults matrix sim demo \
 	bench-pagefault bench-log check clean
 
 help: ## List the targets
@@ -33,13 +33,16 @@ types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
 test: environment lint types ## Everything that every change must pass (under 10 minutes)
-	.venv/bin/pytest -m 'not stock' $(PYTEST_ARGS)
+	.venv/bin/pytest -m 'not stock and not faults' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
 	.venv/bin/pytest --ignore=tests/integration $(PYTEST_ARGS)
 
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
+
+faults: environment ## Real processes killed, stopped and cut off, and what is left judged
+	.venv/bin/pytest -m faults $(PYTEST_ARGS)
 
 matrix: environment ## The tests against servers of the majors that `make test` does not have
 	servers=$$(.venv/bin/python scripts/fetch-matrix-servers) && \

@@ -140,7 +140,7 @@ class Trimmer:
     async def _trim(self, start: Lsn) -> None:
         group = self._group
         owner = group.committed.history.owner_of(start)
-        index = group.disk.index_of_wal(owner, start)
+        index = group.disk.index_of_wal(owner, int(start))
         if index is not None:
             await group.trim(index - 1)
         self._done = start

@@ -304,7 +304,7 @@ class GroupLog:
         save_start(self._directory, saved)
         self._saved_start = saved
 
-    def _term_at(self, index: int) -> int | None:
+    def _term_at(self, index: int) -> int:
         return self.start.term if index == self.start.index else self._table.term_at(index)
 
     def _check_links(self, records: Sequence[Record]) -> None:
@@ -317,7 +317,7 @@ class GroupLog:
         broken = broken_link(
             records,
             index=before,
-            term=self._term_at(before) or 0,
+            term=self.last_term if before == last_index else self._term_at(before),
             wal_end=self.wal_end if before == last_index else (0, 0),
         )
         if broken is not None:

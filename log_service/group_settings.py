@@ -36,9 +36,10 @@ class GroupSettings:
     retry_ms: _Count = 500
     """Between attempts to write to a full disk, and to reach a primary that refuses us."""
 
-    fast_sync_us: Annotated[int, msgspec.Meta(ge=0)] = 2_000
+    fast_sync_us: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """Writes that take no longer run in the event loop instead of a thread, while one group of the
     node is busy. 0: always threads."""
 
     slot: str = field(default="seawall_log")
-    """The replication slot on the primary, and the name that `synchronous_standby_names` has."""
+    """The replication slot on the primary, and our name in `synchronous_standby_names`: that must
+    be `ANY 1 (seawall_log)`, so that a leader that hangs does not stand before its successor."""

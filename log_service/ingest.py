@@ -47,8 +47,21 @@ log = structlog.get_logger()
 
 # A view keeps its chunk of half a megabyte in memory, so small bursts are copied.
 COPIED_BYTES_MAX: Final = 32 * 1024
-# Of an idle stream: how often the primary is told what it knows, for pg_stat_replication and slots.
+SLOT_IN_USE: Final = "55006"  # object_in_use
+SLOT_RETRY_S: Final = 65.0  # PostgreSQL's wal_sender_timeout is 60 s
 PAUSE_FIRST_MS: Final = 20
+
+# Whatever it is, to connect again after a pause is all that can be done here.
+REFUSALS: Final = (
+    ConnectionLostError,
+    FenceError,
+    HistoryError,
+    IdentityError,
+    ProtocolError,
+    RaftError,
+    ScramError,
+    ServerRefusedError,
+)
 
 
 class Ingest:
@@ -72,6 +85,7 @@ class Ingest:
         self._tls = tls
         self._client: ReplicationClient | None = None
         self._ended: asyncio.Future[str] | None = None
+        self._slot_timer: asyncio.TimerHandle | None = None
         self._next_timeline = False
         self._waiting: list[tuple[Lsn, Buffer]] = []
         self._reported = Lsn(0)
@@ -110,15 +124,9 @@ class Ingest:
         while True:
             try:
                 streamed = await self._follow()
-            except (ConnectionLostError, ServerRefusedError, ProtocolError, ScramError) as error:
+            except REFUSALS as error:
                 streamed = False
                 self._complain(str(error))
-            except (FenceError, HistoryError, IdentityError) as error:
-                streamed = False
-                self._complain(str(error))
-            except RaftError as error:
-                self._complain(str(error))
-                streamed = False
             finally:
                 self._disconnect()
             pause_ms = PAUSE_FIRST_MS if streamed else pause_ms
@@ -146,7 +154,7 @@ class Ingest:
             self._reported = Lsn(0)
             self._tli = tail.tli
             self._ended = asyncio.get_running_loop().create_future()
-            await client.start(slot=group.settings.slot, lsn=tail.end, tli=tail.tli, handler=self)
+            await self._start(client, tail.end, tail.tli)
             self._complaint = ""
             self._changed()
             log.info(
@@ -166,6 +174,25 @@ class Ingest:
                 return True
             self._next_timeline = False
             info = await client.identify()
+
+    async def _start(self, client: ReplicationClient, lsn: Lsn, tli: Tli) -> None:
+        """Stream with the slot, or without if a leader before us still seems to have it.
+
+        Its walsender lives until it times out, when its host hangs or was cut off. Till then the
+        slot keeps at least the WAL that we need; afterwards it is ours to move again.
+        """
+        slot = self._group.settings.slot
+        try:
+            await client.start(slot=slot, lsn=lsn, tli=tli, handler=self)
+        except ServerRefusedError as error:
+            if error.sqlstate != SLOT_IN_USE or not client.is_open:
+                raise
+            log.warning("slot is in use", group=self._group.name, holder=self._holder.name)
+            await client.start(slot=None, lsn=lsn, tli=tli, handler=self)
+            loop = asyncio.get_running_loop()
+            self._slot_timer = loop.call_later(
+                SLOT_RETRY_S, self._end, "connecting again to take the slot"
+            )
 
     async def _connect(self) -> ReplicationClient:
         address = parse_address(self._holder.address)
@@ -207,6 +234,9 @@ class Ingest:
             )
 
     def _disconnect(self) -> None:
+        if self._slot_timer is not None:
+            self._slot_timer.cancel()
+            self._slot_timer = None
         if self._client is not None:
             self._client.close()
         self._client, self._ended, self._waiting = None, None, []

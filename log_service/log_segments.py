@@ -135,12 +135,9 @@ class SegmentTable:
         """Return the segment that an entry is in."""
         return self._segments[self._number_of(index)]
 
-    def term_at(self, index: int) -> int | None:
-        """Return the term of an entry, None if no segment knows it."""
-        for segment in reversed(self._segments):
-            if segment.index.first_index <= index + 1:  # it knows the entry before its first, too
-                return segment.index.term_at(index)
-        return None
+    def term_at(self, index: int) -> int:
+        """Return the term of an entry that is in a segment."""
+        return self.segment_of(index).index.term_at(index)
 
     def note(self, segment: Segment, drains: Sequence[FoundDrain]) -> None:
         """Let readers see what was written."""

@@ -101,6 +101,7 @@ class RecentRecords:
 
     def wal(self, tli: int, lsn: int, bytes_max: int) -> list[Buffer] | None:
         """Return WAL of a timeline from exactly `lsn`, as much as there is; None: not here."""
+        lsn = int(lsn)  # an Lsn minus an int is an Lsn, which is never negative
         position = bisect_right(self._ends, (tli, lsn))
         pieces: list[Buffer] = []
         left = bytes_max

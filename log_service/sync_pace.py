@@ -11,7 +11,7 @@ at once.
 from typing import Final
 
 SHORT_BYTES_MAX: Final = 64 * 1024
-THREADED_JOBS: Final = 200  # after a slow one, or one of another group: some tenths of a second
+THREADED_JOBS: Final = 64  # after a slow one, or one of another group
 
 
 class SyncPace:

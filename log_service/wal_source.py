@@ -105,7 +105,7 @@ class GroupWal:
         owner, limit = self._owner(tli, lsn)
         wanted_bytes = min(bytes_max, limit - lsn, READ_BYTES_MAX)
         try:
-            pieces, _ = self._group.disk.read_wal(owner, lsn, wanted_bytes)
+            pieces, _ = self._group.disk.read_wal(owner, int(lsn), wanted_bytes)
         except LogGoneError:
             pieces = []
         if pieces:

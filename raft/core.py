@@ -139,7 +139,7 @@ class Raft:
         self._leadership().read_index(context)
 
     def campaign(self) -> None:
-        """Start a pre-vote now; nothing if we lead, are no voter, or owe a leader its lease."""
+        """Start a pre-vote now; nothing if we lead, may not stand, or owe a leader its lease."""
         member = self._member
         if not (member.settings.lease_reads and member.is_protecting_leader) and (
             member.role is not Role.LEADER

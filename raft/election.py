@@ -23,15 +23,15 @@ def tick(member: Member) -> None:
     """Count a tick of a member that does not lead."""
     if not member.is_time_to_campaign():
         return
-    if member.is_voter:
+    if member.may_stand:
         campaign(member)
     else:
         member.become_follower(member.term, NOBODY)
 
 
 def campaign(member: Member) -> None:
-    """Ask for pre-votes, if we are a voter; the group is leaderless as far as we know."""
-    if not member.is_voter:
+    """Ask for pre-votes, if we may stand; the group is leaderless as far as we know."""
+    if not member.may_stand:
         return
     member.role = Role.PRE_CANDIDATE
     member.leader = NOBODY
@@ -101,7 +101,7 @@ def on_timeout_now(member: Member, message: TimeoutNow) -> None:
     """Take over from a leader that asks for it: nobody else needs to be asked first."""
     if member.role is not Role.FOLLOWER or message.sender != member.leader:
         member.refuse_message()
-    elif member.is_voter:
+    elif member.may_stand:
         _stand(member, is_transfer=True)
 
 

@@ -95,9 +95,14 @@ class Member:
         self.reset_timer()
 
     @property
-    def is_voter(self) -> bool:
-        """Tell whether we may vote for ourselves."""
-        return self.me in self.membership.config.voters
+    def may_stand(self) -> bool:
+        """Tell whether we may campaign: as a voter, also one whose removal is not committed yet.
+
+        Perhaps nobody else has the entry that removes us; then the others cannot elect anybody
+        without our vote, and our longer log forbids it (dissertation 4.2.2). We lead without
+        counting ourselves then, and step down when the removal is committed.
+        """
+        return self.membership.may_be_voter(self.me, self.log.commit_index)
 
     @property
     def is_protecting_leader(self) -> bool:

@@ -27,6 +27,18 @@ class Membership:
         """Where the entry of the configuration in effect is; 0 if it came with the start."""
         return self._changes[-1][0] if self._changes else 0
 
+    def may_be_voter(self, member: MemberId, commit_index: int) -> bool:
+        """Tell whether a member votes in a configuration that may yet prove to be the group's.
+
+        That is the one in effect, the newest that is committed as far as we know, and any between.
+        """
+        for index, config in reversed(self._changes):
+            if member in config.voters:
+                return True
+            if index <= commit_index:
+                return False
+        return member in self._start.voters
+
     def appended(self, index: int, config: Config) -> None:
         """Take a new configuration into effect."""
         self._changes.append((index, config))

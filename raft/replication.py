@@ -196,6 +196,9 @@ class Replication:
         term = self._log.term_at(index)
         if term is None:  # it needs a snapshot: the beginning is all we surely share
             index, term = 0, 0
+            if peer.state is PeerState.REPLICATE:  # it can no longer tell us what it missed
+                peer.probe(peer.match_index + 1)
+                self.has_due = True
         self._send(to, peer, index, term, ())
 
     def _send(

@@ -210,7 +210,7 @@ def test_member_that_knows_of_its_removal_does_not_campaign() -> None:
     group.elect(1)
     removal = Entry(2, 1, 0, config=config({1, 2}))
     group.send(
-        Append(sender=1, to=3, term=1, prev_index=1, prev_term=1, entries=(removal,), commit=1)
+        Append(sender=1, to=3, term=1, prev_index=1, prev_term=1, entries=(removal,), commit=2)
     )
     group.tick(3, 10 * group.settings.election_ticks)
     assert group.role(3) is Role.FOLLOWER
