@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from .segment import ALIGNMENT_BYTES, HEADER_BYTES
+from .segment import HEADER_BYTES
 
 # The largest record, its footer and the header must fit, with room for some small drains.
 SEGMENT_BYTES_MIN: Final = 256 * 1024
@@ -34,6 +34,3 @@ class DiskSettings:
             raise ValueError(f"spares_max must be 1 .. {SPARES_MAX}, not {self.spares_max}")
         if self.open_segments_max < 1:
             raise ValueError("open_segments_max must be at least 1")
-
-
-assert HEADER_BYTES % ALIGNMENT_BYTES == 0

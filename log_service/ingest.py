@@ -47,6 +47,8 @@ log = structlog.get_logger()
 
 # A view keeps its chunk of half a megabyte in memory, so small bursts are copied.
 COPIED_BYTES_MAX: Final = 32 * 1024
+# So much begins a round of its own while another is under way: a COPY keeps several in flight.
+ROUND_BYTES_ENOUGH: Final = 64 * 1024
 SLOT_IN_USE: Final = "55006"  # object_in_use
 SLOT_RETRY_S: Final = 65.0  # PostgreSQL's wal_sender_timeout is 60 s
 PAUSE_FIRST_MS: Final = 20
@@ -87,7 +89,8 @@ class Ingest:
         self._ended: asyncio.Future[str] | None = None
         self._slot_timer: asyncio.TimerHandle | None = None
         self._next_timeline = False
-        self._waiting: list[tuple[Lsn, Buffer]] = []
+        self._waiting: list[Piece] = []
+        self._waiting_bytes = 0
         self._reported = Lsn(0)
         self._tli = Tli(1)
         self._complaint = ""
@@ -150,7 +153,7 @@ class Ingest:
             tail = group.tail
             if tail is None:
                 return False
-            self._waiting = []
+            self._waiting, self._waiting_bytes = [], 0
             self._reported = Lsn(0)
             self._tli = tail.tli
             self._ended = asyncio.get_running_loop().create_future()
@@ -239,7 +242,8 @@ class Ingest:
             self._slot_timer = None
         if self._client is not None:
             self._client.close()
-        self._client, self._ended, self._waiting = None, None, []
+        self._client, self._ended = None, None
+        self._waiting, self._waiting_bytes = [], 0
 
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
@@ -252,7 +256,8 @@ class Ingest:
 
     def on_wal(self, pieces: list[Piece]) -> None:
         """Make records of a burst, and let them go."""
-        self._waiting += _records_of(pieces)
+        self._waiting += pieces
+        self._waiting_bytes += sum(len(piece) for _, piece in pieces)
         self._propose()
 
     def on_end(self, next_tli: Tli | None, start: Lsn) -> None:
@@ -269,26 +274,41 @@ class Ingest:
             self._ended.set_result(reason)
 
     def _propose(self) -> None:
+        """Begin a round; what waits and is little lets one that is under way end first.
+
+        That is Nagle's rule: a commit alone never waits, and of many together each costs less.
+        """
         group, client = self._group, self._client
-        assert client is not None
-        taken = 0
+        assert client is not None, "nothing waits without a connection"
+        uncommitted_bytes = group.raft.uncommitted_bytes
+        if uncommitted_bytes and self._waiting_bytes < ROUND_BYTES_ENOUGH:
+            return
+        if uncommitted_bytes > group.settings.uncommitted_bytes_max:
+            client.pause_reading()
+            return
+        records = _records_of(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
         try:
-            for lsn, body in self._waiting:
-                if group.raft.uncommitted_bytes > group.settings.uncommitted_bytes_max:
-                    break
+            while records:
+                lsn, body = records[0]
                 group.propose_wal(self._epoch, self._tli, lsn, body)
-                taken += 1
+                del records[0]
         except BusyError:
-            pass
+            self._wait_again(records)
         except (FenceError, RaftError) as error:
             self._end(str(error))
-            return
-        del self._waiting[:taken]
         group.flush()
-        if self._waiting:
-            client.pause_reading()
-        else:
+        if not self._waiting:
             client.resume_reading()
+
+    def _wait_again(self, records: list[tuple[Lsn, Buffer]]) -> None:
+        """Keep what the core does not take now, and look again even if nothing is committed."""
+        self._waiting = [(lsn, memoryview(body)) for lsn, body in records]
+        self._waiting_bytes = sum(len(body) for _, body in records)
+        assert self._client is not None, "nothing waits without a connection"
+        self._client.pause_reading()
+        pause_s = self._group.settings.tick_ms / 1000
+        asyncio.get_running_loop().call_later(pause_s, self._propose_waiting)
 
     def _committed(self) -> None:
         """Tell the primary, and take what had to wait."""

@@ -2,8 +2,8 @@
 
 import signal
 
-# In this order: the second imports the first.
-pytest_plugins = ["fixtures.servers", "fixtures.redo"]
+# In this order: the later ones import the first.
+pytest_plugins = ["fixtures.servers", "fixtures.redo", "fixtures.log_cluster"]
 
 # A suite that is told to end (a CI's time limit) tears its fixtures down as after Ctrl-C, so that
 # no server outlives it.

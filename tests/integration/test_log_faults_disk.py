@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures.log_cluster import log_world, log_worlds
+from fixtures.log_cluster import log_worlds
 from fixtures.log_reading import group_directory
 from fixtures.waiting import eventually
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from bench.log.cluster import Cluster
 
-__all__ = ["log_world"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.faults]
 

@@ -11,12 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures.log_cluster import NODES, log_world
+from fixtures.log_cluster import NODES
 
 if TYPE_CHECKING:
     from fixtures.log_cluster import LogWorld
 
-__all__ = ["log_world"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.faults]
 

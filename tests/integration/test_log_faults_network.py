@@ -10,12 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures.log_cluster import log_world
 
 if TYPE_CHECKING:
     from fixtures.log_cluster import LogWorld
 
-__all__ = ["log_world"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.faults]
 

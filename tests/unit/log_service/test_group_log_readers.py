@@ -6,15 +6,19 @@ In scope: appends, cuts, trims, resets and recycled segments under readers that 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from unit.log_service.log_world import make_log, next_record, run_of, write
 
 from log_service.disk_errors import LogGoneError
+from log_service.disk_files import OpenFile
 from log_service.group_log import GroupLog
 from log_service.log_segments import SegmentTable
 from log_service.log_state import LogStart
 from log_service.record import Record
+from log_service.segment import SegmentHeader
+from log_service.segment_file import Cut, write_cut
 
 
 class Reader(threading.Thread):
@@ -121,3 +125,21 @@ def test_place_that_was_recycled_before_it_was_read_is_gone(
     monkeypatch.setattr(SegmentTable, "place_of_index", interrupted)
     with pytest.raises(LogGoneError, match="meanwhile"):
         log.read(1, 14, 1 << 30)
+
+
+def test_place_that_is_just_being_cut_is_gone(tmp_path: Path) -> None:
+    """The drain that straddles the cut has its old header still."""
+    log = make_log(tmp_path / "log")
+    log.append(run_of(4))
+    met: list[BaseException] = []
+
+    def read_first(file: OpenFile, header: SegmentHeader, cut: Cut) -> None:
+        with pytest.raises(LogGoneError, match="meanwhile") as gone:
+            log.read(1, 3, 1 << 20)
+        met.append(gone.value)
+        write_cut(file, header, cut)
+
+    with mock.patch("log_service.group_log.write_cut", read_first):
+        log.append(run_of(1, after=run_of(3), term=2))
+    assert len(met) == 1
+    assert log.read(1, 3, 1 << 20) == run_of(3)

@@ -69,6 +69,10 @@ class Recorder:
             self._happened.clear()
             await self._happened.wait()
 
+    async def until_received(self, end: Lsn) -> None:
+        """Wait for all WAL before `end`."""
+        await self.until(lambda: self.end >= end)
+
     async def until_lost(self) -> str:
         """Wait for the end of the connection; return the reason."""
         await self.until(lambda: self.lost)
