@@ -306,7 +306,8 @@ class Group:
         ready = self.raft.ready()
         if ready is not None:
             self._take(ready)
-        self._disk.start()  # without a Ready, too: what waited for the write before
+        # Without a Ready, too: what waited for the write before.
+        self._disk.start(is_sending=ready is not None and bool(ready.messages))
         self._watch_role()  # a leader that is cut off steps down without a word
 
     def _take(self, ready: Ready) -> None:

@@ -109,8 +109,11 @@ class GroupDisk:
         """Queue what a Ready wants."""
         self._queue.append(write)
 
-    def start(self) -> None:
-        """Begin to write what waits, unless a job is under way."""
+    def start(self, *, is_sending: bool = True) -> None:
+        """Begin to write what waits, unless a job is under way.
+
+        `is_sending`: messages were handed out in this turn of the loop and have not left yet.
+        """
         if self._is_writing or self._has_failed or not self._queue:
             return
         writes, self._queue = self._queue, []
@@ -121,8 +124,10 @@ class GroupDisk:
         self._under_way = writes
         size_bytes = sum(write.size_bytes for write in writes)
         if self._writer.pace.may_run_in_place(self, size_bytes):
-            # Soon, not now: what is to be sent leaves first.
-            asyncio.get_running_loop().call_soon(self._write_in_place, writes, size_bytes)
+            if is_sending:  # that leaves first, when this turn of the loop ends
+                asyncio.get_running_loop().call_soon(self._write_in_place, writes, size_bytes)
+            else:
+                self._write_in_place(writes, size_bytes)
         else:
             self._writer.submit(
                 lambda: _write(self._disk, writes),
