@@ -225,7 +225,10 @@ def peer_of(transport: asyncio.Transport) -> Peer:
     connected: Any = transport.get_extra_info("socket")
     if connected.family == socket.AF_UNIX:
         return Peer("unix", "unix")
-    names = (connected.getpeername(), connected.getsockname())
+    try:
+        names = (connected.getpeername(), connected.getsockname())
+    except OSError as error:
+        raise IdentityError(f"{address} was gone before it was known: {error}") from error
     if all(map(socket_is_loopback, names)):
         return Peer("loopback", address)
     raise IdentityError(f"{address} is not loopback and speaks plain TCP: use TLS certificates")

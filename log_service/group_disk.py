@@ -211,7 +211,8 @@ class GroupDisk:
         if error is not None:
             self._fatal(error)
         elif not is_ready and not self.is_full:
-            asyncio.get_running_loop().call_later(PREPARE_PAUSE_MS / 1000, self._prepare)
+            pause_ms = PREPARE_PAUSE_MS if self._disk.has_unfinished_spare else self._retry_ms
+            asyncio.get_running_loop().call_later(pause_ms / 1000, self._prepare)
 
     def _take(self) -> None:
         self._is_writing = True

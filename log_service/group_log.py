@@ -244,6 +244,11 @@ class GroupLog:
         """Whether the next segment is ready."""
         return self._spares.has_ready
 
+    @property
+    def has_unfinished_spare(self) -> bool:
+        """Whether the next segment is half made; not if the disk was full."""
+        return self._spares.has_unfinished
+
     def prepare_spare(self) -> bool:
         """Do a bit of work (1 MiB) on the next segment; return whether it is ready.
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from fabric.addresses import parse_address
 from fabric.ids import BranchName, Epoch, Role
 from fabric.lsn import Lsn
 from fabric.rpc import Call, Reply
@@ -232,6 +233,8 @@ class Handlers:
             raise BadRequestError(
                 f"the epoch is {before}, not {request.after}: somebody else was faster"
             )
+        if request.holder is not None:
+            _verify_address(request.holder.address)
         epoch = Epoch(before + 1)
         await _proposed(group.propose(EpochBody(epoch, request.holder)))
         end = group.committed.epoch_start
@@ -342,6 +345,13 @@ async def _proposed(proposal: Awaitable[None]) -> None:
     except (NotLeaderError, BusyError) as error:
         raise RetryError(str(error)) from error
     except (FenceError, ConfigRefusedError) as error:
+        raise BadRequestError(str(error)) from error
+
+
+def _verify_address(text: str) -> None:
+    try:
+        parse_address(text)
+    except ValueError as error:
         raise BadRequestError(str(error)) from error
 
 

@@ -43,6 +43,11 @@ class Spares:
         """Whether there is a spare now."""
         return bool(self._ready)
 
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether one is half made; not if the disk was full."""
+        return self._unfinished is not None
+
     def prepare(self, size_bytes: int = len(ZEROS)) -> bool:
         """Work on a spare by at most so many bytes; return whether there is one now.
 
