@@ -149,5 +149,5 @@ def test_target_that_does_not_listen_breaks_the_connection(world: Proxies) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nowhere = listener.getsockname()
     link = world.link(nowhere)
-    with connect(link) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(link) as client:
         client.recv(1)
