@@ -59,6 +59,8 @@ def on_vote_request(member: Member, request: VoteRequest) -> None:
     else:
         is_free = member.vote == NOBODY and member.leader == NOBODY
         granted = is_up_to_date and (is_free or member.vote == request.sender)
+    if not is_up_to_date:
+        member.refuse_older_log()
     if granted and not request.is_pre:
         member.grant_vote(request.sender)
     reply = VoteReply(

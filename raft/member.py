@@ -37,6 +37,7 @@ class Member:
         "_hard_state_number",
         "_hurried_campaigns",
         "_is_hard_state_new",
+        "_is_wanted",
         "_owes_lease",
         "_rng",
         "_timeout_ticks",
@@ -68,6 +69,7 @@ class Member:
         rng: random.Random,
     ) -> None:
         self.me = me
+        self._is_wanted = False
         self.view = view
         self.settings = settings
         self.log = RaftLog(persisted)
@@ -102,7 +104,16 @@ class Member:
         without our vote, and our longer log forbids it (dissertation 4.2.2). We lead without
         counting ourselves then, and step down when the removal is committed.
         """
-        return self.membership.may_be_voter(self.me, self.log.commit_index)
+        return self._is_wanted or self.membership.may_be_voter(self.me, self.log.commit_index)
+
+    def refuse_older_log(self) -> None:
+        """Note that somebody who counts on our vote has less of the log than we have.
+
+        If we are no voter by our own log, because our promotion is only in others' logs, then nobody
+        may be able to win: we refuse all of them. So we may stand, without counting ourselves, as a
+        removed leader may, until a leader is known. A majority of the voters still has to agree.
+        """
+        self._is_wanted = bool(self.membership.config.voters)
 
     @property
     def is_protecting_leader(self) -> bool:
@@ -123,6 +134,7 @@ class Member:
             self.enter_term(term, NOBODY)
         self.role = Role.FOLLOWER
         self.leader = leader
+        self._is_wanted = self._is_wanted and leader == NOBODY
         self.leadership = None
         self.votes = {}
         self.reset_timer()

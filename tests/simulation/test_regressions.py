@@ -49,3 +49,32 @@ def test_peer_with_a_full_window_is_restored_when_the_log_is_trimmed_past_it() -
     group.heal()
     group.settle()
     assert group[3].last_index == leader.last_index
+
+
+def test_member_that_does_not_know_its_promotion_is_elected_if_only_its_log_is_new_enough() -> None:
+    """Found by the simulation: three voters, and a learner that two leaders knew differently.
+
+    Leader 1 promotes 4, and nobody else hears of it. Leader 3 begins the next term, its first entry
+    reaches only 4, and it dies for ever: one of four. Now 4 refuses 1 and 2, whose logs are older, 1
+    refuses 2, and 4 is no voter by its own log.
+    """
+    group = Group(3, learners=1)
+    group.elect(1).propose_config(Config(frozenset({1, 2, 3, 4})))
+    group.nodes[1].drain()
+    group.cut(1)
+    group.tick(2, group.settings.election_ticks)  # it waits for 1 no longer
+    group[3].campaign()
+    group.nodes[3].drain()
+    for link in ((3, 2), (2, 3), (3, 2), (2, 3)):  # pre-vote and vote
+        group.deliver(link)
+    assert group.role(3) is Role.LEADER
+    group.deliver((3, 4))
+    group.wire.clear()
+    group.nodes[3].crash()
+    group.heal()
+    group.pass_time(8 * group.settings.election_ticks)
+    leaders = [me for me in (1, 2, 4) if group.role(me) is Role.LEADER]
+    assert len(leaders) == 1
+    group.propose(leaders[0])
+    group.settle()
+    assert {group[me].commit_index for me in (1, 2, 4)} == {group[4].last_index}
