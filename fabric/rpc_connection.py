@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 from .addresses import socket_is_loopback
 from .buffers import BufferPool
 from .frames import (
+    HEARTBEAT,
     Frame,
     FrameDecoder,
     FrameError,
@@ -67,8 +68,10 @@ class Connection(asyncio.BufferedProtocol):
             pool,
         )
         self._transport: asyncio.Transport | None = None
+        # Whether there is room in the write buffer, or nothing to wait for any more. A plain
+        # attribute, because it is asked for every message; `_writable` wakes who waits for it.
+        self.is_writable = True
         self._writable = asyncio.Event()
-        self._writable.set()
         self._holds: set[ReadHold] = set()
         self._end_reason = ""
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -88,15 +91,10 @@ class Connection(asyncio.BufferedProtocol):
         """Whether frames can still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def is_writable(self) -> bool:
-        """Whether there is room in the write buffer, or nothing to wait for any more."""
-        return self._writable.is_set()
-
     async def until_writable(self) -> None:
         """Wait while the peer does not read; return at once when the connection has ended."""
         # All waiters wake together, and the first of them may fill the buffer again.
-        while not self._writable.is_set():
+        while not self.is_writable:
             await self._writable.wait()
 
     def send(
@@ -155,16 +153,17 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Let the kernel write where the decoder wants the bytes."""
         del sizehint  # the decoder knows better
-        return self._decoder.buffer()
+        return self._decoder.room
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on the frames that are complete now."""
         self._has_received = True
-        if not self.is_open:
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return  # a closing TLS transport still delivers what had arrived
         try:
             for frame in self._decoder.received(nbytes):
-                if frame.kind is not Kind.HEARTBEAT:
+                if frame.kind is not HEARTBEAT:
                     self._owner.frame_received(frame)
         except FrameError as error:
             self.close(f"the peer broke the protocol: {error}", tell_peer=True)
@@ -176,21 +175,26 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Make senders wait, and take no further requests from a peer that does not read."""
+        self.is_writable = False
         self._writable.clear()
         self.hold_reading(ReadHold.PEER_DOES_NOT_READ)
 
     def resume_writing(self) -> None:
         """Let senders go on."""
-        self._writable.set()
+        self._wake_senders()
         self.release_reading(ReadHold.PEER_DOES_NOT_READ)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Stop ticking and tell the owner."""
         if self._tick_timer is not None:
             self._tick_timer.cancel()
-        self._writable.set()
+        self._wake_senders()
         default = f"the connection broke: {error}" if error else "the peer closed the connection"
         self._owner.connection_lost(self._end_reason or default)
+
+    def _wake_senders(self) -> None:
+        self.is_writable = True
+        self._writable.set()
 
     # Life signs.
 

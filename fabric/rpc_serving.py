@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from .frames import Frame, FrameError, Kind, byte_count, payload_byte_count
+from .frames import MESSAGE, Frame, FrameError, Kind, byte_count, payload_byte_count
 from .ids import Role
 from .rpc import (
     REQUEST_DECODER,
@@ -101,7 +101,7 @@ class ServedConnection:
         self._settings = settings
         self._routes = routes
         self._channels = channels
-        self._channels_used: set[int] = set()
+        self._channels_used: dict[int, Channel] = {}
         self._number = number
         self._admit = admit
         self._forget = forget
@@ -147,35 +147,40 @@ class ServedConnection:
         connection.send(Kind.HELLO, header=encode_header(hello))
 
     def frame_received(self, frame: Frame) -> None:
-        """Begin a call or stop one."""
-        if frame.kind is Kind.REQUEST:
+        """Begin a call, stop one, or hand on a message."""
+        if frame.kind is MESSAGE:
+            assert self._peer is not None
+            channel = self._channels_used.get(frame.call_id)
+            if channel is None:
+                channel = self._use_channel(frame.call_id)
+            channel.received(self._peer, self._number, frame.header, frame.payload)
+        elif frame.kind is Kind.REQUEST:
             self._request(frame)
         elif frame.kind is Kind.CANCEL:
             self._stop(frame.call_id, _Fate.UNWANTED)
-        elif frame.kind is Kind.MESSAGE:
-            self._message(frame)
         elif frame.kind is not Kind.GOODBYE:
             raise FrameError(f"a client sent a {frame.kind.name} frame, which only servers do")
 
     def connection_lost(self, reason: str) -> None:
         """Cancel what nobody waits for any more."""
         self._is_lost = True
-        for channel in self._channels_used:
-            self._channels[channel].channel.lost(self._number)
+        for channel in self._channels_used.values():
+            channel.lost(self._number)
         log.debug("rpc connection ended", peer=str(self._peer), reason=reason)
         for call_id in list(self._running):
             self._stop(call_id, _Fate.UNWANTED)
         self._leave_if_done()
 
-    def _message(self, frame: Frame) -> None:
+    def _use_channel(self, number: int) -> Channel:
+        """Check, once a connection, that the peer may post to a channel: neither will change."""
         assert self._peer is not None
-        route = self._channels.get(frame.call_id)
+        route = self._channels.get(number)
         if route is None:
-            raise FrameError(f"there is no channel {frame.call_id} here")
+            raise FrameError(f"there is no channel {number} here")
         if self._peer.identity is not None and self._peer.identity.role not in route.roles:
-            raise FrameError(f"{self._peer.identity} may not post to channel {frame.call_id}")
-        self._channels_used.add(frame.call_id)
-        route.channel.received(self._peer, self._number, frame.header, frame.payload)
+            raise FrameError(f"{self._peer.identity} may not post to channel {number}")
+        self._channels_used[number] = route.channel
+        return route.channel
 
     # A call, in the order of its life.
 

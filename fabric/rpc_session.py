@@ -13,7 +13,7 @@ import math
 
 import msgspec
 
-from .frames import Frame, FrameError, Kind, Payload, payload_byte_count
+from .frames import MESSAGE, Frame, FrameError, Kind, Payload, payload_byte_count
 from .rpc import (
     ERROR_DECODER,
     HELLO_DECODER,
@@ -79,11 +79,15 @@ class Session:
 
     def post(self, channel: int, header: bytes, payload: Payload) -> bool:
         """Send a one-way message unless the connection is ending or its write buffer is full."""
-        connection = self._open
+        connection, hello = self._connection, self._hello
+        assert connection is not None
+        assert hello is not None
         if self.ended.done() or not connection.is_writable:
             return False
-        self._check_size(f"channel {channel}", header, payload)
-        connection.send(Kind.MESSAGE, channel, header, payload)
+        payload_bytes = payload_byte_count(payload) if payload else 0
+        if len(header) > hello.header_bytes_max or payload_bytes > hello.payload_bytes_max:
+            self._check_size(f"channel {channel}", header, payload)  # raises, and says which
+        connection.send(MESSAGE, channel, header, payload)
         return True
 
     def abort(self, reason: str) -> None:

@@ -98,7 +98,8 @@ class Branch:
         """Take an entry; FenceError, and nothing has changed, if it breaks a rule."""
         match record.kind:
             case Kind.WAL:
-                self._wal(record)
+                self.verify_wal(record)
+                self.end = self.end + len(record.body)
             case Kind.NOOP:
                 pass
             case Kind.CONFIG:
@@ -124,10 +125,6 @@ class Branch:
                 f"WAL of timeline {record.tli} at {Lsn(record.lsn)} does not continue "
                 f"timeline {self.tli:d} at {self.end}"
             )
-
-    def _wal(self, record: Record) -> None:
-        self.verify_wal(record)
-        self.end = self.end + len(record.body)
 
     def _genesis(self, body: Genesis) -> None:
         if self.genesis is not None:

@@ -334,7 +334,7 @@ class Group:
                 future.set_result(None)
 
     def _take_entry(self, entry: Entry) -> Record:
-        if entry.index <= self.recent.last_index:
+        if entry.index <= self._contents.recent.last_index:
             assert entry.index > self.applied_index, "what is committed is final"
             self._fail_waiting()  # a lost lead: what is committed there now is not what was asked
             self._contents.cut(entry.index)
@@ -358,11 +358,15 @@ class Group:
         if self._is_closed:
             return
         self.raft.persisted(writes[-1].number)
+        is_news = False
         for write in writes:
+            is_news = is_news or not write.is_empty
             for message in write.messages_after:
                 self._links.send(self, message)
-        if any(not write.is_empty for write in writes):
+        if is_news and self.raft.role is not Role.FOLLOWER:
             self._pump_soon()
+        elif is_news:  # nothing of the core's can come of it; but more may wait for the disk
+            self._disk.start()
         self.recent.shrink(min(self._disk.durable_index, self.applied_index))
 
     def _entries_available(self) -> None:
@@ -422,7 +426,7 @@ class Group:
 
     def _watch_role(self) -> None:
         raft = self.raft
-        seen = (raft.role, raft.term, raft.leader, raft.is_leader_ready)
+        seen = raft.standing
         if seen == self._role_seen:
             return
         before, self._role_seen = self._role_seen, seen

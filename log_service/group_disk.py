@@ -11,7 +11,6 @@ that failed a sync.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import structlog
@@ -32,25 +31,36 @@ T = TypeVar("T")
 PREPARE_PAUSE_MS: Final = 2  # between the megabytes of a new segment, for the writes of commits
 
 
-@dataclass(frozen=True, slots=True)
 class Write:
-    """What one Ready wants from the disk, and what may be sent then."""
+    """What one Ready wants from the disk, and what may be sent then; it never changes."""
 
-    number: int
-    hard_state: HardState | None
-    restore: Snapshot | None
-    records: Sequence[Record]
-    messages_after: tuple[Message, ...]
+    __slots__ = (
+        "hard_state",
+        "is_empty",
+        "messages_after",
+        "number",
+        "records",
+        "restore",
+        "size_bytes",
+    )
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (self.records or self.hard_state or self.restore)
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes of records there are."""
-        return sum(record.size_bytes for record in self.records)
+    def __init__(
+        self,
+        number: int,
+        hard_state: HardState | None,
+        restore: Snapshot | None,
+        records: Sequence[Record],
+        messages_after: tuple[Message, ...],
+    ) -> None:
+        self.number = number
+        self.hard_state = hard_state
+        self.restore = restore
+        self.records = records
+        self.messages_after = messages_after
+        self.is_empty = not (records or hard_state or restore)  # there is nothing to write
+        self.size_bytes = 0  # of the records
+        for record in records:
+            self.size_bytes += record.size_bytes
 
 
 class GroupDisk:
@@ -77,9 +87,8 @@ class GroupDisk:
         self._queue: list[Write] = []
         self._under_way: list[Write] = []
         self._has_failed = False
-        self._is_free = asyncio.Event()
-        self._is_free.set()
         self._is_writing = False
+        self._freed: asyncio.Event | None = None  # there is one while somebody waits for it
         self._is_not_preparing = asyncio.Event()
         self._is_not_preparing.set()
         self._is_closed = False
@@ -98,11 +107,12 @@ class GroupDisk:
         What waits may cut it: entries behind that are durable, but not the log's any more.
         """
         index = self._disk.synced_index
-        for write in (*self._under_way, *self._queue):
-            if write.restore is not None:
-                return 0
-            if write.records:
-                index = min(index, write.records[0].index - 1)
+        for writes in (self._under_way, self._queue):
+            for write in writes:
+                if write.restore is not None:
+                    return 0
+                if write.records:
+                    index = min(index, write.records[0].index - 1)
         return index
 
     def add(self, write: Write) -> None:
@@ -117,12 +127,14 @@ class GroupDisk:
         if self._is_writing or self._has_failed or not self._queue:
             return
         writes, self._queue = self._queue, []
-        if all(write.is_empty for write in writes):
+        is_empty, size_bytes = True, 0
+        for write in writes:
+            is_empty = is_empty and write.is_empty
+            size_bytes += write.size_bytes
+        if is_empty:
             self._written(writes)
             return
-        self._take()
-        self._under_way = writes
-        size_bytes = sum(write.size_bytes for write in writes)
+        self._is_writing, self._under_way = True, writes
         if self._writer.pace.may_run_in_place(self, size_bytes):
             if is_sending:  # that leaves first, when this turn of the loop ends
                 asyncio.get_running_loop().call_soon(self._write_in_place, writes, size_bytes)
@@ -145,8 +157,10 @@ class GroupDisk:
     async def run(self, job: Callable[[], T]) -> T:
         """Run another job on the log, alone."""
         while self._is_writing:
-            await self._is_free.wait()
-        self._take()
+            if self._freed is None:
+                self._freed = asyncio.Event()
+            await self._freed.wait()
+        self._is_writing = True
         try:
             return await self._writer.run(job)
         finally:
@@ -180,12 +194,13 @@ class GroupDisk:
                 self.is_full = False
                 log.info("log disk has room again", group=self._name)
             self._written(writes)
-            self._prepare()
+            if not self._disk.has_spare:
+                self._prepare()
 
     def _full(self, writes: list[Write], error: DiskFullError) -> None:
         self._queue[:0] = writes
         # Taken, so that nothing is tried before the pause is over.
-        self._take()
+        self._is_writing = True
         asyncio.get_running_loop().call_later(self._retry_ms / 1000, self._retry)
         if not self.is_full:
             self.is_full = True
@@ -214,13 +229,11 @@ class GroupDisk:
             pause_ms = PREPARE_PAUSE_MS if self._disk.has_unfinished_spare else self._retry_ms
             asyncio.get_running_loop().call_later(pause_ms / 1000, self._prepare)
 
-    def _take(self) -> None:
-        self._is_writing = True
-        self._is_free.clear()
-
     def _release(self) -> None:
         self._is_writing = False
-        self._is_free.set()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
 
 
 def _write(disk: GroupLog, writes: Sequence[Write]) -> float:
@@ -230,9 +243,11 @@ def _write(disk: GroupLog, writes: Sequence[Write]) -> float:
     a second attempt does not go back to older ones.
     """
     began_s = time.perf_counter()
-    votes = [write.hard_state for write in writes if write.hard_state is not None]
-    if votes:
-        disk.save_hard_state(votes[-1].term, votes[-1].vote)
+    hard_state: HardState | None = None
+    for write in writes:
+        hard_state = write.hard_state or hard_state
+    if hard_state is not None:
+        disk.save_hard_state(hard_state.term, hard_state.vote)
     records: list[Record] = []
     for write in writes:
         if write.restore is not None:

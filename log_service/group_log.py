@@ -84,7 +84,7 @@ class GroupLog:
             open_segments_max=settings.open_segments_max,
         )
         self._active: OpenFile | None = None  # the last segment, open to be written
-        self._synced_index = self.last_index
+        self.synced_index = self.last_index  # the last entry that is known to be durable
         self._failure: str | None = None
 
     @classmethod
@@ -145,11 +145,6 @@ class GroupLog:
         return self.start.term if last is None else last.index.last_term
 
     @property
-    def synced_index(self) -> int:
-        """Return the last entry that is known to be durable."""
-        return self._synced_index
-
-    @property
     def terms(self) -> tuple[tuple[int, int], ...]:
         """Return (first index, term) of each run of one term."""
         return self._table.terms()
@@ -194,7 +189,7 @@ class GroupLog:
         if term < saved.term or (term == saved.term and saved.vote not in (0, vote)):
             raise ValueError(f"(term, vote) must not go from {self.hard_state} to {(term, vote)}")
         with self._writing():
-            state = replace(saved, term=term, vote=vote, durable_index=self._synced_index)
+            state = replace(saved, term=term, vote=vote, durable_index=self.synced_index)
             self._state_file.save(state)
 
     def append(self, records: Sequence[Record]) -> None:
@@ -205,12 +200,15 @@ class GroupLog:
         if not records:
             return
         first_index = records[0].index
-        self._check_links(records)
-        with self._writing():
-            if first_index <= self.last_index:
+        is_next = self._check_links(records)
+        if self._failure is not None:
+            raise self._unusable()
+        try:
+            if not is_next:
                 self._cut(first_index)
             in_last, parts = self._divided(records)
-            self._spares.require(len(parts))
+            if parts:  # seldom: a commit needs no spare
+                self._spares.require(len(parts))
             try:
                 if in_last:
                     self._write(in_last)
@@ -220,14 +218,23 @@ class GroupLog:
             except DiskFullError:
                 self._cut(first_index)  # also what was written and is not in the index
                 raise
+        except FatalDiskError as error:  # by hand, see `_writing`
+            self._failure = str(error)
+            raise
 
     def sync(self) -> None:
         """Make everything appended durable; FatalDiskError if the disk cannot: end the process."""
-        last_index = self.last_index
-        with self._writing():
-            if self._synced_index < last_index and self._active is not None:
+        last = self._table.last
+        last_index = self.start.index if last is None else last.index.last_index
+        if self._failure is not None:
+            raise self._unusable()
+        if self.synced_index < last_index and self._active is not None:
+            try:
                 self._active.sync_data()
-        self._synced_index = last_index
+            except FatalDiskError as error:  # by hand, see `_writing`
+                self._failure = str(error)
+                raise
+        self.synced_index = last_index
 
     def confirm_end(self) -> None:
         """Note that what was synced is durable, so that damage to the last drain will show.
@@ -235,9 +242,9 @@ class GroupLog:
         Earlier ones are vouched for by the drains behind them. Costs two syncs: for a quiet moment.
         """
         saved = self._state_file.saved
-        if saved.durable_index < self._synced_index:
+        if saved.durable_index < self.synced_index:
             with self._writing():
-                self._state_file.save(replace(saved, durable_index=self._synced_index))
+                self._state_file.save(replace(saved, durable_index=self.synced_index))
 
     @property
     def has_spare(self) -> bool:
@@ -280,7 +287,7 @@ class GroupLog:
             self._state_file.save(self._state_file.saved.after_reset(self._saved_start))
             names = self._table.remove(lambda _: True, start_index=start.index)
             self._active = None
-            self._synced_index = start.index
+            self.synced_index = start.index
             self._give_back(names)
 
     def close(self) -> None:
@@ -296,14 +303,21 @@ class GroupLog:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """After a write or sync has failed nothing may be written any more."""
+        """After a write or sync has failed nothing may be written any more.
+
+        `append` and `sync` say the same by hand: a commit needs both, and this context manager
+        costs 6 calls.
+        """
         if self._failure is not None:
-            raise FatalDiskError(f"the log cannot be written any more: {self._failure}")
+            raise self._unusable()
         try:
             yield
         except FatalDiskError as error:
             self._failure = str(error)
             raise
+
+    def _unusable(self) -> FatalDiskError:
+        return FatalDiskError(f"the log cannot be written any more: {self._failure}")
 
     def _save_start(self, saved: SavedStart) -> None:
         save_start(self._directory, saved)
@@ -312,21 +326,27 @@ class GroupLog:
     def _term_at(self, index: int) -> int:
         return self.start.term if index == self.start.index else self._table.term_at(index)
 
-    def _check_links(self, records: Sequence[Record]) -> None:
-        """Refuse entries that do not continue the log: a mistake of ours, caught before a write."""
-        before, last_index = records[0].index - 1, self.last_index
-        if not self.start.index <= before <= last_index:
+    def _check_links(self, records: Sequence[Record]) -> bool:
+        """Refuse entries that do not continue the log: a mistake of ours, caught before a write.
+
+        Return whether they follow the last one; else some have to be cut first.
+        """
+        before, start_index = records[0].index - 1, self._saved_start.start.index
+        last = self._table.last
+        last_index = start_index if last is None else last.index.last_index
+        if not start_index <= before <= last_index:
             raise ValueError(
                 f"entry {before + 1} cannot be appended to {self.first_index} .. {last_index}"
             )
-        broken = broken_link(
-            records,
-            index=before,
-            term=self.last_term if before == last_index else self._term_at(before),
-            wal_end=self.wal_end if before == last_index else (0, 0),
-        )
+        is_next = before == last_index
+        if is_next and last is not None:
+            term, wal_end = last.index.last_term, last.index.wal_end
+        else:
+            term, wal_end = self._term_at(before), (0, 0)
+        broken = broken_link(records, index=before, term=term, wal_end=wal_end)
         if broken is not None:
             raise ValueError(broken)
+        return is_next
 
     def _divided(
         self, records: Sequence[Record]
@@ -336,6 +356,8 @@ class GroupLog:
         if last is not None and not last.is_sealed:
             index = last.index
             at = count_that_fits(records, room_bytes=index.room_bytes, term=index.last_term)
+        if at == len(records):  # nearly always
+            return records, []
         in_last, parts = records[:at], []
         room_bytes = empty_room_bytes(self._settings.segment_bytes)
         while at < len(records):
@@ -356,7 +378,7 @@ class GroupLog:
             last.index,
             records,
             generation=self._state_file.saved.generation,
-            durable_index=self._synced_index,
+            durable_index=self.synced_index,
         )
         self._table.note(last, drains)
 
@@ -367,7 +389,7 @@ class GroupLog:
             file = self._active or self._table.open_for_writing(last)
             seal(file, last.index, generation=generation)
             last.is_sealed = True
-            self._synced_index = last.index.last_index
+            self.synced_index = last.index.last_index
         tli, lsn = self.wal_end
         header = SegmentHeader(
             member=self.member,
@@ -391,7 +413,7 @@ class GroupLog:
         self._state_file.save(
             replace(saved, generation=generation, cut_index=at_index, durable_index=at_index - 1)
         )
-        self._synced_index = at_index - 1
+        self.synced_index = at_index - 1
         names = self._table.remove(lambda s: s.index.first_index >= at_index)
         if found is not None:
             segment, file, cut = found

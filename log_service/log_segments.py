@@ -17,8 +17,8 @@ from .disk_errors import LogGoneError
 from .disk_files import LogDirectory, OpenFile
 from .log_recovery import Segment
 from .segment import SegmentHeader
-from .segment_file import Cut, FoundDrain
-from .segment_index import WalPosition
+from .segment_file import Cut
+from .segment_index import WalPosition, WrittenDrain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class SegmentTable:
     ) -> None:
         self._directory = directory
         self._segments = segments
+        self.last = segments[-1] if segments else None  # for the writer, which alone changes it
         self._start_index = start_index
         self._open_max = open_segments_max
         self._lock = threading.Lock()
@@ -119,11 +120,6 @@ class SegmentTable:
 
     # --- For the writer -----------------------------------------------------------------------
 
-    @property
-    def last(self) -> Segment | None:
-        """Return the segment at the end."""
-        return self._segments[-1] if self._segments else None
-
     def open_for_writing(self, segment: Segment) -> OpenFile:
         """Open a segment to be written; readers share the descriptor."""
         file = self._directory.open(segment.name, os.O_RDWR)
@@ -139,17 +135,18 @@ class SegmentTable:
         """Return the term of an entry that is in a segment."""
         return self.segment_of(index).index.term_at(index)
 
-    def note(self, segment: Segment, drains: Sequence[FoundDrain]) -> None:
+    def note(self, segment: Segment, drains: Sequence[WrittenDrain]) -> None:
         """Let readers see what was written."""
         with self._lock:
-            for found in drains:
-                segment.index.note(found.drain.offset, found.drain.end, found.records)
+            for offset, end, records in drains:
+                segment.index.note(offset, end, records)
 
     def add(self, segment: Segment) -> OpenFile:
         """Add an empty segment at the end, and open it to be written."""
         file = self.open_for_writing(segment)
         with self._lock:
             self._segments.append(segment)
+            self.last = segment
         return file
 
     def cut(self, segment: Segment, at_index: int, cut: Cut) -> None:
@@ -176,6 +173,7 @@ class SegmentTable:
                 self._start_index = start_index
             names = [segment.name for segment in self._segments if is_gone(segment)]
             self._segments = [segment for segment in self._segments if not is_gone(segment)]
+            self.last = self._segments[-1] if self._segments else None
             for name in names:
                 self._files.pop(name, None)
             return names

@@ -72,6 +72,8 @@ class LogNode:
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._rng = rng
         self._by_name: dict[bytes, Group] = {}
+        # Which group has this name? The dictionary's own method: it is asked for every message.
+        self.by_name = self._by_name.get
         self._awake: dict[Group, GroupHost] = {}
         self._host_of: dict[Group, GroupHost] = {}
         self._groups_dir = Path(settings.data_dir) / "groups"
@@ -206,10 +208,6 @@ class LogNode:
         self.replication.disconnect(group.name)
         await host.close()
         await self._writer.run(lambda: shutil.rmtree(self._groups_dir / branch))
-
-    def by_name(self, name: bytes) -> Group | None:
-        """Return a group that has a replica here."""
-        return self._by_name.get(name)
 
     def all(self) -> list[Group]:
         """Return every group here."""

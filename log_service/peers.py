@@ -43,7 +43,7 @@ LINK_SETTINGS: Final = RpcSettings(
 class Groups(Protocol):
     """The groups of a node."""
 
-    def by_name(self, name: bytes) -> Group | None:
+    def by_name(self, name: bytes, /) -> Group | None:
         """Return a group that has a replica here."""
 
     def all(self) -> list[Group]:
@@ -80,7 +80,12 @@ class PeerLinks:
         info = group.member_info(message.to)
         if info is None:
             return
-        client = self._client(self.address_of(info))
+        # The address as `address_of` has it. No cache: members and addresses may change, and asking
+        # two dictionaries costs less than to keep it right.
+        address = self._overrides.get(info.node, info.rpc)
+        client = self._clients.get(address)
+        if client is None:
+            client = self.client(address)
         header, payload = encode_message(message, group.name_bytes, group.record_of)
         if not client.post(RAFT_CHANNEL, header, payload) and isinstance(message, Append):
             self._dropped += 1
@@ -93,16 +98,6 @@ class PeerLinks:
 
     def client(self, address: str) -> RpcClient:
         """Return the connection to a node, also for calls."""
-        return self._client(address)
-
-    async def close(self) -> None:
-        """End all connections."""
-        if self._opening:
-            await asyncio.wait(self._opening)
-        for client in self._clients.values():
-            await client.close()
-
-    def _client(self, address: str) -> RpcClient:
         client = self._clients.get(address)
         if client is None:
             client = self._clients[address] = RpcClient(
@@ -116,6 +111,13 @@ class PeerLinks:
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         return client
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._opening:
+            await asyncio.wait(self._opening)
+        for client in self._clients.values():
+            await client.close()
 
     def _changed(self, address: str) -> Callable[[bool], None]:
         def changed(is_connected: bool) -> None:

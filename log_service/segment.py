@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
+
 from .record import HEADER_BYTES as RECORD_HEADER_BYTES
 from .record import RECORD_BODY_BYTES_MAX, Record
 
@@ -41,6 +43,8 @@ CRC: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">8sII7Q")
 # magic, crc, body_bytes, count | first_index, durable_index, generation, offset, segment, member
 DRAIN_HEADER: Final = struct.Struct(">4sIII6Q")
+_DRAIN_PREFIX: Final = struct.Struct(">4sI")  # the same in two parts: the second has a checksum
+_DRAIN_REST: Final = struct.Struct(">II6Q")
 # magic, crc, marks, runs, specials | first_index, last_index, last_term, tail, generation, tli,
 # lsn, member
 _FOOTER: Final = struct.Struct(">8sIIII8Q")
@@ -106,8 +110,8 @@ def first_index_of_name(name: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+# A msgspec.Struct for the reason that a record is one.
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a drain, without magic and checksum."""
 
     body_bytes: int
@@ -125,13 +129,22 @@ class Drain:
     @property
     def end(self) -> int:
         """Return where the next drain begins."""
-        return aligned(self.offset + DRAIN_HEADER.size + self.body_bytes)
+        body_end = self.offset + DRAIN_HEADER.size + self.body_bytes
+        return body_end + -body_end % ALIGNMENT_BYTES
 
     def encode(self, header: SegmentHeader) -> bytes:
         """Return the 64 bytes, bound to one place of one segment of one member."""
-        place = (self.generation, self.offset, header.first_index, header.member)
-        sizes = (self.body_bytes, self.count, self.first_index, self.durable_index)
-        return _with_crc(DRAIN_HEADER.pack(DRAIN_MAGIC, 0, *sizes, *place), 4)
+        rest = _DRAIN_REST.pack(
+            self.body_bytes,
+            self.count,
+            self.first_index,
+            self.durable_index,
+            self.generation,
+            self.offset,
+            header.first_index,
+            header.member,
+        )
+        return _DRAIN_PREFIX.pack(DRAIN_MAGIC, zlib.crc32(rest)) + rest
 
     @classmethod
     def decode(cls, data: Buffer, at: int, header: SegmentHeader, offset: int) -> "Drain | None":
@@ -241,7 +254,8 @@ def drain_buffers(drain: Drain, header: SegmentHeader, records: Sequence[Record]
     """Return what is to be written at `drain.offset`: header, records, padding."""
     buffers: list[Buffer] = [drain.encode(header)]
     for record in records:
-        buffers += (record.header, record.body)
+        buffers.append(record.header)
+        buffers.append(record.body)
     padding_bytes = -drain.body_bytes % ALIGNMENT_BYTES
     if padding_bytes:
         buffers.append(_PADDING[:padding_bytes])

@@ -7,8 +7,10 @@ while the file is written, cut or recycled; then it ends with a BadDrainError at
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from .disk_files import LogDirectory, OpenFile
 from .record import Kind, Record, RecordError, decode_records
@@ -27,7 +29,7 @@ from .segment import (
     drain_buffers,
     split_into_drains,
 )
-from .segment_index import SegmentIndex, WalPosition, end_of_wal
+from .segment_index import SegmentIndex, WalPosition, WrittenDrain, end_of_wal
 
 # Holds the largest drain; what a reader wants is often as much.
 WINDOW_BYTES: Final = 256 * 1024
@@ -110,13 +112,17 @@ def write_drains(
     *,
     generation: int,
     durable_index: int,
-) -> list[FoundDrain]:
+) -> list[WrittenDrain]:
     """Write records behind the tail with one system call; return the drains, to be noted."""
-    offset, drains = index.tail, []
+    offset = index.tail
+    drains: list[WrittenDrain] = []
     buffers: list[Buffer] = []
     for part in split_into_drains(records):
+        body_bytes = 0
+        for record in part:
+            body_bytes += record.size_bytes
         drain = Drain(
-            body_bytes=sum(record.size_bytes for record in part),
+            body_bytes=body_bytes,
             count=len(part),
             first_index=part[0].index,
             durable_index=durable_index,
@@ -124,8 +130,9 @@ def write_drains(
             offset=offset,
         )
         buffers += drain_buffers(drain, index.header, part)
-        drains.append(FoundDrain(drain, list(part)))
-        offset = drain.end
+        end = drain.end
+        drains.append((offset, end, part))
+        offset = end
     file.write(buffers, index.tail)
     return drains
 
@@ -198,7 +205,7 @@ def _cut_of(drain: Drain, kept: Sequence[Record], wal_end: WalPosition) -> Cut:
     if not kept:
         return Cut(drain.offset, wal_end, None)
     body_bytes = sum(record.size_bytes for record in kept)
-    shortened = replace(drain, body_bytes=body_bytes, count=len(kept))
+    shortened = msgspec.structs.replace(drain, body_bytes=body_bytes, count=len(kept))
     return Cut(shortened.end, wal_end, shortened)
 
 

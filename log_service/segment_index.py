@@ -31,14 +31,9 @@ from .segment import (
 )
 
 WalPosition = tuple[int, int]  # (tli, lsn): ordered as the log is
+WrittenDrain = tuple[int, int, Sequence[Record]]  # what `SegmentIndex.note` takes
 
-_ORDINARY = frozenset({Kind.WAL, Kind.NOOP})
 _RUN = struct.Struct(">QQ")
-
-
-def is_special(record: Record) -> bool:
-    """Whether the record is of the few that every start reads again."""
-    return record.kind not in _ORDINARY
 
 
 def broken_link(
@@ -55,14 +50,14 @@ def broken_link(
                 f"{record.prev_term}, but the one before it is of term {term}"
             )
         term = record.term
-        if record.kind == Kind.WAL:
+        if record.kind is Kind.WAL:
             tli, lsn = wal_end
             if tli and (record.tli < tli or (record.tli == tli and record.lsn != lsn)):
                 return (
                     f"entry {index} has WAL of ({record.tli}, {record.lsn:#x}), "
                     f"the WAL before it ends at ({tli}, {lsn:#x})"
                 )
-            wal_end = end_of_wal(record)
+            wal_end = (record.tli, record.lsn + len(record.body))
     return None
 
 
@@ -75,17 +70,18 @@ def count_that_fits(records: Sequence[Record], *, room_bytes: int, term: int) ->
     """Return how many of the records fit; never more than do, whatever drains they become."""
     used = drain_body_bytes = 0
     for number, record in enumerate(records):
-        used += record.size_bytes
+        size_bytes = record.size_bytes
+        used += size_bytes
         if not drain_body_bytes:
             used += DRAIN_EXTRA_BYTES
         if record.term != term:
             used += RUN_BYTES
             term = record.term
-        if is_special(record):
+        if record.kind is not Kind.WAL and record.kind is not Kind.NOOP:
             used += SPECIAL_BYTES
         if used > room_bytes:
             return number
-        drain_body_bytes += record.size_bytes
+        drain_body_bytes += size_bytes
         if drain_body_bytes >= DRAIN_BODY_BYTES_ENOUGH:
             drain_body_bytes = 0
     return len(records)
@@ -150,7 +146,13 @@ class SegmentIndex:
         if offset - self._marked >= MARK_EVERY_BYTES:
             self._add_mark(records[0].index, offset)
         for record in records:
-            self._note_record(record)
+            if record.term != self.last_term:
+                self.runs.append((record.index, record.term))
+                self.last_term = record.term
+            if record.kind is Kind.WAL:
+                self.wal_end = (record.tli, record.lsn + len(record.body))
+            elif record.kind is not Kind.NOOP:
+                self.specials.append(record.index)
         self.last_index = records[-1].index
         self.tail = end
 
@@ -227,15 +229,6 @@ class SegmentIndex:
             lsn=lsn,
             member=self.header.member,
         )
-
-    def _note_record(self, record: Record) -> None:
-        if record.term != self.last_term:
-            self.runs.append((record.index, record.term))
-            self.last_term = record.term
-        if record.kind == Kind.WAL:
-            self.wal_end = end_of_wal(record)
-        elif record.kind != Kind.NOOP:
-            self.specials.append(record.index)
 
     def _add_mark(self, index: int, offset: int) -> None:
         assert offset == aligned(offset), "drains are aligned"

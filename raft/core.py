@@ -52,7 +52,7 @@ from .types import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, as in messages.py
 class Ready:
     """What the shell has to do now."""
 
@@ -196,7 +196,9 @@ class Raft:
         member, log = self._member, self._member.log
         leadership = member.leadership
         number = member.number + 1
-        fresh = log.hand_out(number, is_restored=member.restore is not None)
+        fresh: tuple[Entry, ...] = ()
+        if log.unstable or member.restore is not None:
+            fresh = log.hand_out(number, is_restored=member.restore is not None)
         if leadership is not None and leadership.has_due:
             leadership.before_ready(fresh)
         hard_state = member.take_hard_state(number)
@@ -268,6 +270,14 @@ class Raft:
     def leader(self) -> MemberId:
         """Who leads; 0 if we do not know."""
         return self._member.leader
+
+    @property
+    def standing(self) -> tuple[Role, int, MemberId, bool]:
+        """Role, term, leader, and whether we may serve: what a shell watches after every call."""
+        member = self._member
+        leadership = member.leadership
+        is_ready = leadership is not None and leadership.is_ready
+        return member.role, member.term, member.leader, is_ready
 
     @property
     def start_index(self) -> int:

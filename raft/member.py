@@ -109,9 +109,10 @@ class Member:
     def refuse_older_log(self) -> None:
         """Note that somebody who counts on our vote has less of the log than we have.
 
-        If we are no voter by our own log, because our promotion is only in others' logs, then nobody
-        may be able to win: we refuse all of them. So we may stand, without counting ourselves, as a
-        removed leader may, until a leader is known. A majority of the voters still has to agree.
+        If we are no voter by our own log, because our promotion is only in others' logs, then
+        nobody may be able to win: we refuse all of them. So we may stand, without counting
+        ourselves, as a removed leader may, until a leader is known. A majority of the voters still
+        has to agree.
         """
         self._is_wanted = bool(self.membership.config.voters)
 

@@ -1,6 +1,9 @@
 """What members say to each other. The shell encodes them; the core assumes that any may be lost,
 delayed, repeated or overtaken.
 
+No message changes once it is made. `Append` and `AppendReply` are not frozen, though: there are a
+few of them a commit, and freezing makes one cost 1.3 us instead of 0.4.
+
 `term` is the sender's, but for pre-votes: a pre-vote request and its grant carry the term that the
 candidate would have, which nobody has yet.
 """
@@ -38,7 +41,7 @@ class VoteReply:
     granted: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Append:
     """The leader's entries after (`prev_index`, `prev_term`). None: a heartbeat, or commit news.
 
@@ -56,7 +59,7 @@ class Append:
     context: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AppendReply:
     """Answers Append and Restore: everything up to `match_index` is durable and the leader's.
 

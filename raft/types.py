@@ -52,9 +52,12 @@ class HardState:
     vote: MemberId = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as in messages.py
 class Entry:
-    """One entry of the log. With neither `ref` nor `config`: the empty entry of a new leader."""
+    """One entry of the log. With neither `ref` nor `config`: the empty entry of a new leader.
+
+    It never changes once it is made.
+    """
 
     index: int
     term: int

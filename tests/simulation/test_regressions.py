@@ -54,9 +54,9 @@ def test_peer_with_a_full_window_is_restored_when_the_log_is_trimmed_past_it() -
 def test_member_that_does_not_know_its_promotion_is_elected_if_only_its_log_is_new_enough() -> None:
     """Found by the simulation: three voters, and a learner that two leaders knew differently.
 
-    Leader 1 promotes 4, and nobody else hears of it. Leader 3 begins the next term, its first entry
-    reaches only 4, and it dies for ever: one of four. Now 4 refuses 1 and 2, whose logs are older, 1
-    refuses 2, and 4 is no voter by its own log.
+    Leader 1 promotes 4, and nobody else hears of it. Leader 3 begins the next term, its first
+    entry reaches only 4, and it dies for ever: one of four. Now 4 refuses 1 and 2, whose logs are
+    older, 1 refuses 2, and 4 is no voter by its own log.
     """
     group = Group(3, learners=1)
     group.elect(1).propose_config(Config(frozenset({1, 2, 3, 4})))

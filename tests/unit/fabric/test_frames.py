@@ -132,6 +132,34 @@ def test_a_frame_of_exactly_the_limits_is_taken() -> None:
     assert plain(decoder().feed(encoded(frame))) == [frame]
 
 
+def test_a_body_that_its_reader_has_let_go_of_is_used_again() -> None:
+    stream = encoded(Frame(Kind.RESPONSE, 1, b"h", b"p" * 150_000))
+    target = decoder()
+    (frame,) = target.feed(stream)
+    assert isinstance(frame.payload, memoryview)
+    memory = frame.payload.obj
+    del frame
+    (frame,) = target.feed(stream)
+    assert isinstance(frame.payload, memoryview)
+    assert frame.payload.obj is memory
+
+
+@pytest.mark.parametrize("step", [PREFIX_BYTES, 1000, RECEIVE_BUFFER_BYTES - 1, 200_000])
+def test_there_is_always_room_for_the_next_bytes(step: int) -> None:
+    whole = RECEIVE_BUFFER_BYTES - PREFIX_BYTES  # the largest payload that fits the buffer
+    sizes = [0, 5, whole, whole + 1, 150_000, 7]
+    stream = b"".join(encoded(Frame(Kind.RESPONSE, 1, b"", bytes(size))) for size in sizes)
+    target, received = decoder(), []
+    while stream:
+        count = min(step, len(target.room), len(stream))
+        assert count > 0
+        target.room[:count] = stream[:count]
+        received += [len(frame.payload) for frame in target.received(count)]
+        stream = stream[count:]
+    assert received == sizes
+    assert target.room
+
+
 def test_memory_is_bounded_by_one_frame_however_much_is_received() -> None:
     stream = encoded(Frame(Kind.REQUEST, 1, b"", b"p" * 150_000))
     target = decoder()

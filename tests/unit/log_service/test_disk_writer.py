@@ -97,7 +97,26 @@ def test_writes_run_in_place_only_after_many_fast_ones() -> None:
     pace.note(10_000, SHORT_BYTES_MAX + 1)  # large: it says nothing about the disk
     assert pace.may_run_in_place("a", 10)
     pace.note(101, 10)
+    assert pace.may_run_in_place("a", 10)  # one slow write is no reason
+    pace.note(101, 10)
     assert not pace.may_run_in_place("a", 10)
+
+
+def test_slow_writes_far_apart_stay_in_place() -> None:
+    pace = _fast_pace()
+    for _ in range(10):
+        pace.note(101, 10)
+        for _ in range(THREADED_JOBS):
+            pace.note(50, 10)
+        assert pace.may_run_in_place("a", 10)
+
+
+def _fast_pace() -> SyncPace:
+    pace = SyncPace(fast_us_max=100)
+    assert not pace.may_run_in_place("a", 10)
+    for _ in range(THREADED_JOBS):
+        pace.note(50, 10)
+    return pace
 
 
 def test_groups_that_take_turns_go_to_threads() -> None:

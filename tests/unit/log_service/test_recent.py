@@ -77,6 +77,9 @@ class _AgainstAList(RuleBasedStateMachine):
         assert self.recent.first_index <= max(first_before, upto + 1)
         here = self.log[self.recent.first_index - self.start - 1 :]
         size_bytes = sum(record.size_bytes for record, _ in here)
+        if self.recent.first_index > first_before:  # no more goes than has to
+            last_gone, _ = self.log[self.recent.first_index - self.start - 2]
+            assert size_bytes + last_gone.size_bytes > BYTES_MAX
         droppable = upto - self.recent.first_index + 1
         if droppable > 0:
             assert size_bytes <= BYTES_MAX * 9 // 8 or size_bytes <= BYTES_MAX + 348
@@ -157,3 +160,23 @@ def test_what_may_not_go_stays_above_the_limit() -> None:
     assert recent.first_index == 1
     recent.shrink(700)
     assert recent.first_index == 701
+
+
+def test_what_was_going_to_be_dropped_is_counted_anew_after_a_cut() -> None:
+    recent = RecentRecords(BYTES_MAX, last_index=0, wal_end=FIRST_END)
+
+    def append(index: int, body_bytes: int) -> None:
+        record = make_record(
+            index=index, term=1, prev_term=1, kind=Kind.WAL, body=bytes(body_bytes)
+        )
+        recent.append(record, FIRST_END)
+        recent.shrink(index)
+
+    for index in range(1, 7):  # a little above the limit: the first is going to be dropped
+        append(index, 300)
+    assert recent.first_index == 1
+    recent.cut(1, FIRST_END)
+    while recent.first_index == 1:
+        append(recent.last_index + 1, 10)
+    here = recent.records(recent.first_index, recent.last_index, 1 << 20) or ()
+    assert BYTES_MAX - 58 < sum(record.size_bytes for record in here) <= BYTES_MAX
