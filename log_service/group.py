@@ -429,6 +429,9 @@ class Group:
         seen = raft.standing
         if seen == self._role_seen:
             return
+        is_new_lead = seen[3] and (self.tail is None or seen[1] != self._role_seen[1])
+        if is_new_lead and self.applied_index < raft.commit_index:
+            return  # a tick came before the pump, which applies what is committed and looks again
         before, self._role_seen = self._role_seen, seen
         # A lead that was lost and won again between two looks is a new one, too.
         if self.tail is not None and (not raft.is_leader_ready or before[1] != raft.term):
@@ -444,8 +447,12 @@ class Group:
         _tell(self.on_role)
 
     def _behind_applied(self) -> list[Record]:
-        first = self.applied_index + 1
-        return list(self.recent.records(first, self.raft.last_index, ALL_BYTES) or ())
+        first, last = self.applied_index + 1, self.raft.last_index
+        if first > last:
+            return []
+        records = self.recent.records(first, last, ALL_BYTES)
+        assert records is not None, "what a leader has not committed came in its own time"
+        return list(records)
 
     def _fail_waiting(self) -> None:
         leader = self.raft.leader

@@ -266,12 +266,12 @@ class Handlers:
         wal = host.wal
         if request.tli > wal.tli:
             raise RetryError(f"timeline {request.tli:d} is not known here yet")
-        if request.wait_ms and self._readable(host, request) == request.lsn:
-            await _until(
-                lambda: self._readable(host, request) != request.lsn,
-                wal.subscribe,
-                request.wait_ms,
-            )
+
+        def is_all() -> bool:  # nothing more from there, and the timeline goes on
+            return self._readable(host, request) == request.lsn and not wal.fork_of(request.tli)
+
+        if request.wait_ms and is_all():
+            await _until(lambda: not is_all(), wal.subscribe, request.wait_ms)
         end = self._readable(host, request)
         fork = wal.fork_of(request.tli)
         answer = Wal(wal.tli, wal.committed, None if fork is None else fork[1])

@@ -20,6 +20,7 @@ from fabric.ids import Epoch
 from fabric.lsn import Lsn
 from log_service.branch import encode_branch
 from log_service.record_bodies import EpochBody, Pin, Trim
+from raft.messages import Message
 from raft.types import Role
 
 # --- Restart ------------------------------------------------------------------------------------
@@ -59,6 +60,34 @@ async def test_all_restart_at_once_and_the_committed_state_is_back(world: World)
     assert found.end in {START + 5300, START + 5377}  # nobody was told that the rest is committed
     found.end = START + 5300
     assert encode_branch(found) == before
+
+
+@story()
+async def test_a_tick_between_a_message_and_its_work_does_not_make_the_leader_forget(
+    world: World,
+) -> None:
+    """It leads before it has applied what it finds on its disk; nothing is checked till then."""
+    await world.write(world.group(1), 300, 5000)
+    for member in (1, 2, 3):
+        await world.crash(member)
+    new = world.group(2)
+    step = new.step
+
+    ticks = 0
+
+    def step_and_tick(message: Message) -> None:
+        nonlocal ticks
+        step(message)
+        if new.raft.is_leader_ready and not ticks:
+            ticks += 1
+            new.tick()
+
+    new.step = step_and_tick  # type: ignore[method-assign]  # the fault of this test
+    await world.elect(2)
+    assert ticks
+    assert new.tail is not None
+    assert new.tail.end == new.committed.end == START + 5300
+    assert new.tail.epoch == new.committed.epoch
 
 
 @story()
