@@ -102,11 +102,14 @@ class LogControl:
 
     def create_group(self, data_dir: Path, server_version: str) -> None:
         """Make a group of all nodes, for the WAL of a data directory that was shut down cleanly."""
+        self.begin(genesis_of(data_dir, server_version))
+
+    def begin(self, genesis: Genesis) -> None:
+        """Make a group of all nodes, for the WAL that a genesis names."""
         self._members = {name: self._member_info(node) for name, node in self._nodes.items()}
         members = tuple(self._members.values())
         for name, info in self._members.items():
             self._ask_node(name, FOUND_GROUP, FoundGroup(self._branch, info.member, members))
-        genesis = genesis_of(data_dir, server_version)
         self._ask_leader(BEGIN_LOG, BeginLog(self._branch, genesis))
 
     def grant_epoch(self, *, holder: str, server: Postgres) -> Lsn:

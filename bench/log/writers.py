@@ -21,7 +21,8 @@ from typing import Final
 
 import psycopg
 
-from .nodes import INHERITED
+from bench.node_process import INHERITED
+
 from .writer_process import TABLE
 
 POLL_S: Final = 0.005

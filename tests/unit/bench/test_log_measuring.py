@@ -16,16 +16,11 @@ from bench.log.__main__ import remark
 from bench.log.bars import BARS, CLIENTS, as_json, is_passed, judged, tps_ratio_name
 from bench.log.footprint import parse_peak_mib
 from bench.log.latency import latency_figures, quantile
-from bench.log.nodes import (
-    NodeSpec,
-    free_ports,
-    is_ready,
-    node_environment,
-    node_toml,
-)
+from bench.log.nodes import NodeSpec
 from bench.log.sides import SideError
 from bench.log.tpcb import Pair, Round, figures, settled_figures
 from bench.log.writers import Journal, parse_journals, row_findings
+from bench.node_process import free_ports, is_ready, node_environment
 from bench.pagefault.report import Measurement, Outcome
 
 # Bars.
@@ -177,7 +172,7 @@ def test_configuration_of_a_node_is_toml_with_all_it_needs(tmp_path: Path) -> No
         peer_addresses={"log-2": "tcp://127.0.0.1:9"},
         settings={"is_quick": True, "disk": {"segment_bytes": 1 << 20}},
     )
-    assert tomllib.loads(node_toml(spec)) == {
+    assert tomllib.loads(spec.config_text()) == {
         "name": "log-1",
         "cluster": "demo",
         "data_dir": str(tmp_path / "data"),
@@ -193,11 +188,12 @@ def test_configuration_of_a_node_is_toml_with_all_it_needs(tmp_path: Path) -> No
     "said", [b"", b'{"event": "log node ready"', b"hello\n", b"[1]\n", b'{"event": "other"}\n']
 )
 def test_node_that_has_not_said_so_is_not_ready(said: bytes) -> None:
-    assert not is_ready(said)
+    assert not is_ready(said, NodeSpec.ready_event)
 
 
 def test_node_that_says_so_is_ready() -> None:
-    assert is_ready(b'noise\n{"event": "log node ready", "rpc": "127.0.0.1:1"}\n')
+    said = b'noise\n{"event": "log node ready", "rpc": "127.0.0.1:1"}\n'
+    assert is_ready(said, NodeSpec.ready_event)
 
 
 def test_node_inherits_only_what_is_listed() -> None:
