@@ -32,6 +32,9 @@ SEGMENT_BLOCKS = 131072  # 1 GiB
 
 # pg_control_version → where the CRC is. 1300 serves PostgreSQL 13 to 16.
 CRC_OFFSETS = {1300: 288, 1700: 288, 1800: 292}
+# Where the nonce is by which logins of users that do not exist are made to look like others.
+NONCE_OFFSETS = {1300: 256, 1700: 256, 1800: 257}
+NONCE_BYTES = 32
 # A constant of pg_control.h that gives a wrong byte order or float format away.
 FLOAT_FORMAT = 1234567.0
 
@@ -49,7 +52,8 @@ _CHECKPOINT = struct.Struct("<QII?3xiQ7I4xq3I4x")
 _RECOVERY = struct.Struct("<QQI4xQQ?3x")
 _STANDBY = struct.Struct("<i?3x5i?3x")
 _BUILD = struct.Struct("<Id8I?3xI")
-_CHECKPOINT_OFFSET = _HEAD.size
+_VERSION_OFFSET, _STATE_OFFSET = 8, 16
+_CHECKPOINT_OFFSET = _HEAD.size  # the checkpoint's Lsn is just before it
 _RECOVERY_OFFSET = _CHECKPOINT_OFFSET + _CHECKPOINT.size
 _STANDBY_OFFSET = _RECOVERY_OFFSET + _RECOVERY.size
 _BUILD_OFFSET = _STANDBY_OFFSET + _STANDBY.size
@@ -103,6 +107,7 @@ class ControlFile:
     next_oid: int
     next_multixact: int
     oldest_xid: int
+    checkpoint_time_s: int  # Unix time, by the clock of the primary that wrote the record
     minimum_recovery_point: Lsn
     minimum_recovery_tli: Tli | None  # None outside recovery
     standby_limits: StandbyLimits
@@ -165,6 +170,7 @@ def parse_control_file(content: bytes, data_dir: Path) -> ControlFile:
         next_oid=checkpoint[6],
         next_multixact=checkpoint[7],
         oldest_xid=checkpoint[9],
+        checkpoint_time_s=checkpoint[13],
         minimum_recovery_point=Lsn(recovery[1]),
         minimum_recovery_tli=Tli(recovery[2]) if recovery[2] else None,
         standby_limits=StandbyLimits(
@@ -260,6 +266,51 @@ def _objections(
             "has no data checksums: turn them on with pg_checksums --enable while it is shut down"
         )
     return found
+
+
+def with_identity(content: bytes, *, system_identifier: int, nonce: bytes) -> bytes:
+    """Return pg_control as another cluster's: two copies of a directory must not be one cluster.
+
+    The nonce must be random and secret. Whose WAL it is stands in the WAL, too.
+    """
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"the nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+    changed, version = _verified_copy(content)
+    struct.pack_into("<Q", changed, 0, system_identifier)
+    offset = NONCE_OFFSETS[version]
+    changed[offset : offset + NONCE_BYTES] = nonce
+    return _sealed(changed, version)
+
+
+def with_checkpoint_at(content: bytes, lsn: Lsn) -> bytes:
+    """Return the pg_control of a cluster that was shut down, with its checkpoint somewhere else.
+
+    All that the checkpoint says of the cluster stays. A record that says so must be at `lsn`.
+    """
+    changed, version = _verified_copy(content)
+    (state,) = struct.unpack_from("<i", changed, _STATE_OFFSET)
+    if state != ClusterState.SHUT_DOWN:
+        raise ControlFileError("a cluster that was not shut down needs the WAL that it has")
+    struct.pack_into("<QQ", changed, _CHECKPOINT_OFFSET - 8, lsn, lsn)
+    return _sealed(changed, version)
+
+
+def checkpoint_copy(content: bytes) -> bytes:
+    """Return what the last checkpoint's record says, as pg_control repeats it."""
+    changed, _ = _verified_copy(content)
+    return bytes(changed[_CHECKPOINT_OFFSET : _CHECKPOINT_OFFSET + _CHECKPOINT.size])
+
+
+def _verified_copy(content: bytes) -> tuple[bytearray, int]:
+    _verify_integrity(content, Path("this cluster"))
+    (version,) = struct.unpack_from("<I", content, _VERSION_OFFSET)
+    return bytearray(content), version
+
+
+def _sealed(content: bytearray, version: int) -> bytes:
+    offset = CRC_OFFSETS[version]
+    struct.pack_into("<I", content, offset, crc32c(bytes(content[:offset])))
+    return bytes(content)
 
 
 def crc32c(content: bytes) -> int:

@@ -16,13 +16,17 @@ from fabric.lsn import Lsn, Tli
 from sqlnode.control_file import (
     CONTROL_FILE_BYTES,
     CRC_OFFSETS,
+    NONCE_OFFSETS,
     ClusterState,
     ControlFile,
     ControlFileError,
+    checkpoint_copy,
     crc32c,
     parse_control_file,
     read_control_file,
     require_supported,
+    with_checkpoint_at,
+    with_identity,
 )
 from sqlnode.servers import PgVersion
 
@@ -181,3 +185,44 @@ def test_other_cluster_is_refused() -> None:
 
 def test_directory_without_checksums_can_be_admitted() -> None:
     check(parsed(checksums=0), checksums=False)
+
+
+# Changed control files.
+
+NONCE = bytes(range(32))
+
+
+@pytest.mark.parametrize(("version", "catalog"), VERSIONS)
+def test_identity_can_be_replaced(version: int, catalog: int) -> None:
+    old = control_bytes(version=version, catalog=catalog)
+    new = with_identity(old, system_identifier=5, nonce=NONCE)
+    control = parse_control_file(new, DIRECTORY)
+    assert control == replace(parse_control_file(old, DIRECTORY), system_identifier=5)
+    crc = CRC_OFFSETS[version]
+    nonce_end = NONCE_OFFSETS[version] + len(NONCE)
+    assert new[NONCE_OFFSETS[version] : nonce_end] == NONCE
+    assert crc - 4 < nonce_end <= crc
+    assert new[8 : NONCE_OFFSETS[version]] == old[8 : NONCE_OFFSETS[version]]
+    assert new[crc + 4 :] == old[crc + 4 :]
+
+
+def test_checkpoint_can_be_moved_when_the_cluster_was_shut_down() -> None:
+    old = control_bytes(state=ClusterState.SHUT_DOWN)
+    new = with_checkpoint_at(old, Lsn.parse("2/28"))
+    control = parse_control_file(new, DIRECTORY)
+    assert (control.checkpoint, control.redo) == (Lsn.parse("2/28"), Lsn.parse("2/28"))
+    assert control.tli == Tli(3)
+    assert len(checkpoint_copy(new)) == 88
+    assert checkpoint_copy(new)[:8] == (0x2_0000_0028).to_bytes(8, "little")
+    assert checkpoint_copy(new)[8:] == checkpoint_copy(old)[8:]
+    with pytest.raises(ControlFileError, match="needs the WAL that it has"):
+        with_checkpoint_at(control_bytes(), Lsn(40))
+
+
+def test_damaged_control_file_is_not_changed() -> None:
+    content = control_bytes()[:-9] + bytes(9)
+    broken = content[:40] + b"\xff" + content[41:]
+    with pytest.raises(ControlFileError, match="checksum"):
+        with_identity(broken, system_identifier=5, nonce=NONCE)
+    with pytest.raises(ValueError, match="32 bytes"):
+        with_identity(content, system_identifier=5, nonce=NONCE[1:])
