@@ -3,7 +3,12 @@
 import signal
 
 # In this order: the later ones import the first.
-pytest_plugins = ["fixtures.servers", "fixtures.redo", "fixtures.log_cluster"]
+pytest_plugins = [
+    "fixtures.servers",
+    "fixtures.redo",
+    "fixtures.log_cluster",
+    "fixtures.storage_cluster",
+]
 
 # A suite that is told to end (a CI's time limit) tears its fixtures down as after Ctrl-C, so that
 # no server outlives it.

@@ -1,0 +1,276 @@
+"""The keeper of one branch on one storage node: from the log's WAL to published cuts.
+
+    log ─► WalFeed ─► checkpoint found ─► engine replays up to it ─► harvest ─► PageStore ─► cut
+
+One task, which does one thing after the other. No engine runs while there is nothing to cut: an
+idle branch costs a long poll at the log. An engine that fails is discarded and made anew from the
+newest cut, after a pause; a store that is full keeps what it has, serves it, and is tried again.
+
+Invariants: cuts ascend; a cut is published whole or not at all; nothing beyond the log's committed
+end is ever replayed; WAL that the newest cut still needs is pinned in the log.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from fabric.ids import BranchName, NodeName
+from fabric.lsn import Lsn
+from fabric.rpc_errors import RpcError
+from log_service.client import LogClient
+from log_service.replication_source import Gate
+from sqlnode.control_file import ControlFile, StandbyLimits
+from sqlnode.privileges import Identity
+from sqlnode.servers import ServerBinaries
+
+from .cut import Cut
+from .page_store import NewCut, PageStore, StoreError, StoreFullError
+from .redo_engine import (
+    EngineError,
+    EngineSettings,
+    EngineSpec,
+    FalseCheckpointError,
+    RedoEngine,
+    SettingsGrownError,
+    wider,
+)
+from .redo_plan import IDLE_STOP_S, Pause, choose_target
+from .store_source import StoreSource
+from .threads import in_thread
+from .wal_feed import WalFeed
+from .wal_scan import CheckpointFound
+
+log = structlog.get_logger()
+
+FULL_RETRY_S: Final = 5.0
+PIN_TIMEOUT_MS: Final = 5_000
+
+
+class KeeperState(Enum):
+    """What a keeper does at the moment."""
+
+    WAITING = "waiting"  # for a checkpoint; an engine may be up
+    STARTING = "starting"  # an engine
+    REPLAYING = "replaying"
+    STORING = "storing"
+    FAILING = "failing"  # the engine failed, and another one comes after a pause
+    FULL = "full"  # the store has no room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutTimes:
+    """Where the time of a cut went."""
+
+    replay_s: float
+    restartpoint_s: float
+    store_s: float
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperContext:
+    """What a node gives to the keepers of its branches."""
+
+    node: NodeName
+    store: PageStore
+    client: LogClient
+    binaries: ServerBinaries
+    identity: Identity
+    run_dir: Path
+    wal_conninfo: Callable[[BranchName], str]
+    settings: EngineSettings
+    published: Callable[[BranchName, Cut], None]
+    idle_stop_s: float = IDLE_STOP_S
+
+
+class Keeper:
+    """Makes the cuts of a branch that has one already."""
+
+    def __init__(
+        self, branch: BranchName, context: KeeperContext, *, feed: WalFeed, source: StoreSource
+    ) -> None:
+        self.branch = branch
+        self.feed = feed
+        self.gate = Gate(Lsn(0))
+        self.state = KeeperState.WAITING
+        self.complaint = ""
+        self.times: CutTimes | None = None
+        self.newest = context.store.cuts(branch)[-1]
+        self._context = context
+        self._source = source
+        self._engine: RedoEngine | None = None
+        self._engines_so_far = 0
+        self._limits: StandbyLimits | None = None
+        self._refused: Lsn = Lsn(0)  # up to here checkpoints are done with, or were none
+        self._pinned = Lsn(0)
+        self._pause = Pause()
+        self._changed = asyncio.Event()
+        self._unsubscribe = feed.subscribe(self._changed.set)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"keeper {branch}")
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether an engine runs."""
+        return self._engine is not None
+
+    @property
+    def lag_bytes(self) -> int:
+        """Committed WAL that is in no cut yet."""
+        return max(0, int(self.feed.committed) - int(self.newest.lsn))
+
+    def lag_s(self, now_s: float) -> float:
+        """How old the newest cut is, if there is WAL that it does not have; else 0."""
+        return max(0.0, now_s - self.newest.taken_at_s) if self.lag_bytes else 0.0
+
+    async def close(self) -> None:
+        """Stop; what was not published is not."""
+        self._unsubscribe()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._discard_engine()
+
+    # --- The loop -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._pin()
+            target = await self._next_target()
+            try:
+                await self._cut(target)
+            except FalseCheckpointError as error:
+                log.warning("false checkpoint", branch=self.branch, reason=str(error))
+                self._refused = target.end
+            except StoreFullError as error:
+                self._complain(KeeperState.FULL, str(error))
+                await asyncio.sleep(FULL_RETRY_S)
+            except (EngineError, StoreError) as error:
+                if isinstance(error, SettingsGrownError):
+                    self._limits = wider(error.limits, self._limits)
+                self._complain(KeeperState.FAILING, str(error))
+                await self._discard_engine()
+                await asyncio.sleep(self._pause.failed())
+
+    async def _next_target(self) -> CheckpointFound:
+        """Wait for a checkpoint to cut at; stop the engine when none comes for a while."""
+        while True:
+            self._changed.clear()
+            done = max(self.newest.lsn, self._refused)
+            target = choose_target(self.feed.checkpoints, newest=done)
+            if target is not None:
+                return target
+            self.state = KeeperState.WAITING
+            timeout_s = self._context.idle_stop_s if self.has_engine else None
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._discard_engine()
+
+    async def _cut(self, target: CheckpointFound) -> None:
+        """Bring the engine to a checkpoint, and publish what it has then."""
+        engine = await self._running_engine()
+        self.state = KeeperState.REPLAYING
+        began_s = time.monotonic()
+        await engine.replay_to(target)
+        replayed_s = time.monotonic()
+        control = await engine.restartpoint(target)
+        flushed_s = time.monotonic()
+        self.state = KeeperState.STORING
+        pages = await self._store(engine, target, control)
+        self.times = CutTimes(
+            replay_s=replayed_s - began_s,
+            restartpoint_s=flushed_s - replayed_s,
+            store_s=time.monotonic() - flushed_s,
+            pages=pages,
+        )
+        self._pause.succeeded()
+        self.complaint = ""
+        self.feed.discard_checkpoints(target.end)
+
+    async def _store(
+        self, engine: RedoEngine, target: CheckpointFound, control: ControlFile
+    ) -> int:
+        harvest = engine.harvest()
+        new = NewCut(
+            tli=control.tli,
+            lsn=target.end,
+            redo=control.redo,
+            taken_at_s=float(control.checkpoint_time_s),
+            files=harvest.files,
+            removed=harvest.removed,
+            small_files=harvest.small_files,
+            directories=harvest.directories,
+        )
+        store = self._context.store
+        try:
+            # Never left behind: the engine's files must stay until the thread has read them.
+            cut = await in_thread(store.publish, self.branch, new, engine.read_pages)
+        except BaseException:
+            engine.not_stored()
+            raise
+        engine.stored()
+        self.newest = cut
+        self._source.move_to(cut)
+        self._context.published(self.branch, cut)
+        return harvest.changed_blocks
+
+    # --- Engines ------------------------------------------------------------------------------
+
+    async def _running_engine(self) -> RedoEngine:
+        if self._engine is not None:
+            return self._engine
+        self.state = KeeperState.STARTING
+        context = self._context
+        self._engines_so_far += 1
+        self.gate.move(self.newest.lsn)
+        engine = RedoEngine(
+            EngineSpec(
+                binaries=context.binaries,
+                identity=context.identity,
+                run_dir=context.run_dir / f"{self.branch}.{self._engines_so_far}",
+                source=self._source,
+                wal_conninfo=context.wal_conninfo(self.branch),
+                gate=self.gate,
+                settings=context.settings,
+                limits=self._limits,
+            )
+        )
+        self._engine = engine
+        await engine.start()
+        return engine
+
+    async def _discard_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+    # --- The log ------------------------------------------------------------------------------
+
+    async def _pin(self) -> None:
+        """Keep the WAL that the newest cut needs; when it fails, the older pin keeps more."""
+        lsn = self.newest.redo
+        if lsn == self._pinned:
+            return
+        try:
+            async with asyncio.timeout(PIN_TIMEOUT_MS / 1000):
+                await self._context.client.set_pin(
+                    self.branch, f"storage.{self._context.node}", lsn
+                )
+        except (RpcError, TimeoutError) as error:
+            log.warning("wal is not pinned", branch=self.branch, reason=str(error))
+        else:
+            self._pinned = lsn
+
+    def _complain(self, state: KeeperState, reason: str) -> None:
+        self.state = state
+        if reason != self.complaint:
+            self.complaint = reason
+            log.error("no cut", branch=self.branch, state=state.value, reason=reason)

@@ -1,0 +1,322 @@
+"""The redo engine: a stock postgres in recovery whose blocks fault in from this node's own cuts.
+
+    start ─► replay_to(checkpoint) ─► restartpoint ─► harvest ─► stored ─► replay_to(the next) ..
+
+It is fed through a gate (replication_source.Gate) that is opened up to the end of a checkpoint
+record and no further. A restartpoint there leaves files that are exactly the state at that
+position, and the harvest says what of them has changed. The engine is stateless: its directory is built from
+a cut in a moment, and thrown away after any doubt; nothing is ever started on an old one.
+
+The broker that answers its faults runs in this process: a fault costs no network.
+
+    EngineError            it has failed: discard it and make another one
+    SettingsGrownError     as above; the next one needs the settings that it names
+    FalseCheckpointError   no checkpoint ends there; go on with the next
+"""
+
+import asyncio
+import os
+import shutil
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import structlog
+
+from fabric.lsn import Lsn
+from log_service.replication_source import Gate
+from sqlnode.broker import Broker
+from sqlnode.control_file import (
+    ControlFile,
+    ControlFileError,
+    StandbyLimits,
+    read_control_file,
+)
+from sqlnode.datadir import ComputeDir, DataDirectoryError, Expectations, build_data_directory
+from sqlnode.harvest import Harvest, Harvester
+from sqlnode.page_source import SourceError, relation_block
+from sqlnode.pagefault.block_map import (
+    BLOCK_BYTES,
+    LIBRARY_PATH,
+    BlockMapError,
+    Pages,
+    verify_pages,
+)
+from sqlnode.postgres import Postgres, PostgresError, PostgresSettings, Preload, request_standby
+from sqlnode.postgres_settings import SettingsError
+from sqlnode.privileges import Identity
+from sqlnode.servers import ServerBinaries
+
+from .store_source import StoreSource
+from .wal_scan import CheckpointFound
+
+log = structlog.get_logger()
+
+POLL_S: Final = 0.002  # between looks at what the engine has replayed; it reports at once
+STALLED_S: Final = 5.0  # without progress: ask it why
+SQL_TIMEOUT_S: Final = 300.0  # a restartpoint writes everything that is dirty
+START_TIMEOUT_S: Final = 120.0  # it replays from R to S before it takes connections
+DATABASES: Final = ("template1", "postgres")
+
+FAILURES: Final = (
+    BlockMapError,
+    ControlFileError,
+    DataDirectoryError,
+    OSError,
+    PostgresError,
+    SettingsError,
+    SourceError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+
+
+class EngineError(Exception):
+    """The engine has failed; the sentence says how."""
+
+
+class SettingsGrownError(EngineError):
+    """The primary has raised settings that a standby must not undercut, and replay waits."""
+
+    def __init__(self, limits: StandbyLimits) -> None:
+        super().__init__("the primary's settings have grown: the next engine takes them over")
+        self.limits = limits
+
+
+class FalseCheckpointError(Exception):
+    """There is no checkpoint record that ends where the gate was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an engine may use."""
+
+    shared_buffers: str = "128MB"
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What an engine is made of."""
+
+    binaries: ServerBinaries
+    identity: Identity
+    run_dir: Path  # of this engine alone: made and deleted by it
+    source: StoreSource
+    wal_conninfo: str
+    gate: Gate
+    settings: EngineSettings
+    limits: StandbyLimits | None = None  # what an engine before this one has met
+
+
+class RedoEngine:
+    """One life of an engine: started once, closed once."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._paths = ComputeDir(spec.run_dir)
+        self._broker: Broker | None = None
+        self._postgres: Postgres | None = None
+        self._harvester: Harvester | None = None
+        self._sql: asyncpg.Connection | None = None
+
+    async def start(self) -> None:
+        """Build the directory of the source's cut, and have postgres replay up to that cut."""
+        began_s = time.monotonic()
+        try:
+            control = await self._build()
+            await self._start_postgres(control)
+        except FAILURES as error:
+            raise EngineError(f"the redo engine did not start: {error}") from error
+        log.info(
+            "redo engine started",
+            directory=str(self._spec.run_dir),
+            redo=str(control.redo),
+            took_ms=round((time.monotonic() - began_s) * 1000),
+        )
+
+    async def close(self) -> None:
+        """End it, whatever state it is in, and delete its directory."""
+        if self._sql is not None:
+            self._sql.terminate()
+        if self._postgres is not None:
+            await self._postgres.kill()
+        if self._broker is not None:
+            await self._broker.__aexit__()
+        await asyncio.to_thread(shutil.rmtree, self._spec.run_dir, ignore_errors=True)
+
+    async def replay_to(self, target: CheckpointFound) -> None:
+        """Open the gate up to the end of a checkpoint record, and wait until it is replayed."""
+        self._spec.gate.move(target.end)
+        try:
+            await self._until_replayed(target.end)
+        except FAILURES as error:
+            raise EngineError(f"the redo engine failed on its way to {target.end}: {error}") from (
+                error
+            )
+
+    async def restartpoint(self, target: CheckpointFound) -> ControlFile:
+        """Flush everything; the files are then the state at the end of the checkpoint record."""
+        try:
+            await self._running_sql.execute("CHECKPOINT", timeout=SQL_TIMEOUT_S)
+            control = read_control_file(self._paths.data)
+        except FAILURES as error:
+            raise EngineError(f"the restartpoint at {target.end} failed: {error}") from error
+        if control.checkpoint != target.start:
+            # CHECKPOINT on a standby succeeds silently, even when it did nothing.
+            raise FalseCheckpointError(
+                f"the WAL before {target.end} looks like a checkpoint and is none"
+            )
+        return control
+
+    def harvest(self) -> Harvest:
+        """Set aside what has changed since the last cut; `stored` or `not_stored` ends that."""
+        assert self._harvester is not None, "it was started"
+        return self._harvester.take()
+
+    def stored(self) -> None:
+        """Note that storage has the harvest."""
+        assert self._harvester is not None, "it was started"
+        self._harvester.commit()
+
+    def not_stored(self) -> None:
+        """Note that storage does not have it: it comes again."""
+        assert self._harvester is not None, "it was started"
+        self._harvester.undo()
+
+    def read_pages(self, path: str, first: int, count: int) -> Pages:
+        """Return pages as they are on disk, checked; for the thread that stores a harvest."""
+        with open(self._paths.data / path, "rb", buffering=0) as file:
+            pages = os.pread(file.fileno(), count * BLOCK_BYTES, first * BLOCK_BYTES)
+        if len(pages) != count * BLOCK_BYTES:
+            raise EngineError(f"{path} ends before block {first + count} of its harvest")
+        relation = relation_block(path)
+        if relation is not None:
+            bad = verify_pages(pages, first_block=relation + first)
+            if bad is not None:
+                raise EngineError(
+                    f"the engine wrote {path} block {first + bad} with a bad checksum"
+                )
+        return pages
+
+    # --- Starting -----------------------------------------------------------------------------
+
+    async def _build(self) -> ControlFile:
+        spec = self._spec
+        spec.identity.make_directory(spec.run_dir)
+        cut = await spec.source.describe()
+        expected = Expectations(server_version=spec.binaries.version)
+        control = await asyncio.to_thread(
+            build_data_directory, cut, self._paths, expected, tracks_changes=True
+        )
+        request_standby(self._paths.data, spec.identity)
+        broker = Broker(self._paths, spec.source)
+        await broker.__aenter__()
+        self._broker = broker
+        self._harvester = Harvester(broker.block_map, self._paths.data)
+        return control
+
+    async def _start_postgres(self, control: ControlFile) -> None:
+        spec = self._spec
+        self._postgres = postgres = Postgres(
+            binaries=spec.binaries,
+            data_dir=self._paths.data,
+            run_dir=spec.run_dir,
+            identity=spec.identity,
+            settings=_settings(spec, control),
+            preload=Preload(
+                library=LIBRARY_PATH, environment={"SEAWALL_BLOCK_MAP": str(self._paths.block_map)}
+            ),
+        )
+        await postgres.start(START_TIMEOUT_S)
+        self._sql = await self._connect()
+
+    async def _connect(self) -> asyncpg.Connection:
+        assert self._postgres is not None, "it was started"
+        failure: Exception = EngineError("there is no database to connect to")
+        for database in DATABASES:
+            try:
+                return await asyncpg.connect(
+                    host=str(self._spec.run_dir),
+                    port=self._postgres.port,
+                    user="postgres",
+                    database=database,
+                    timeout=START_TIMEOUT_S,
+                )
+            except asyncpg.PostgresError as error:
+                failure = error
+        raise failure
+
+    @property
+    def _running_sql(self) -> asyncpg.Connection:
+        if self._sql is None or self._sql.is_closed():
+            raise EngineError("the redo engine's connection is gone")
+        return self._sql
+
+    # --- Waiting ------------------------------------------------------------------------------
+
+    async def _until_replayed(self, end: Lsn) -> None:
+        """Wait for the end of a record; give up when nothing moves and the engine says why not."""
+        seen, moved_s = Lsn(0), time.monotonic()
+        while True:
+            replayed = await self._replayed()
+            if replayed >= end:
+                return
+            now_s = time.monotonic()
+            if replayed != seen:
+                seen, moved_s = replayed, now_s
+            elif now_s - moved_s > STALLED_S:
+                await self._verify_not_paused()
+                moved_s = now_s
+            await asyncio.sleep(POLL_S)
+
+    async def _replayed(self) -> Lsn:
+        text = await self._running_sql.fetchval(
+            "select pg_last_wal_replay_lsn()::text", timeout=SQL_TIMEOUT_S
+        )
+        return Lsn(0) if text is None else Lsn.parse(text)
+
+    async def _verify_not_paused(self) -> None:
+        """Raise if replay waits for settings that the primary has raised."""
+        state = await self._running_sql.fetchval(
+            "select pg_get_wal_replay_pause_state()", timeout=SQL_TIMEOUT_S
+        )
+        if state != "not paused":
+            raise SettingsGrownError(read_control_file(self._paths.data).standby_limits)
+
+
+def _settings(spec: EngineSpec, control: ControlFile) -> PostgresSettings:
+    """Return the engine's settings: not less than the primary's, and no work of its own accord."""
+    limits = wider(control.standby_limits, spec.limits)
+    extra = {
+        "autovacuum": "off",
+        "checkpoint_timeout": "1h",  # restartpoints come when we ask
+        "hot_standby_feedback": "off",
+        "max_connections": str(max(20, limits.max_connections)),
+        "max_locks_per_transaction": str(limits.max_locks_per_transaction),
+        "max_prepared_transactions": str(limits.max_prepared_transactions),
+        "max_wal_senders": str(limits.max_wal_senders),
+        "max_wal_size": "16GB",
+        "max_worker_processes": str(limits.max_worker_processes),
+        "primary_conninfo": spec.wal_conninfo,
+        "shared_buffers": spec.settings.shared_buffers,
+        "track_commit_timestamp": "on" if control.track_commit_timestamp else "off",
+        "wal_receiver_status_interval": "1s",
+        "wal_retrieve_retry_interval": "100ms",
+    }
+    return PostgresSettings(extra={**extra, **dict(spec.settings.extra)})
+
+
+def wider(one: StandbyLimits, other: StandbyLimits | None) -> StandbyLimits:
+    """Return settings that are enough for both."""
+    if other is None:
+        return one
+    return StandbyLimits(
+        **{
+            field.name: max(getattr(one, field.name), getattr(other, field.name))
+            for field in fields(one)
+        }
+    )

@@ -1,0 +1,53 @@
+"""What a redo engine is to do next: decisions about one branch, without I/O.
+
+Every checkpoint record of the branch's WAL is a place for a cut. Who keeps up takes each of them;
+who is behind goes further in one step, because a page that many transactions have changed is then
+stored once. An engine that has had nothing to do for a while is stopped, and one that failed is
+made anew after a pause that grows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fabric.lsn import Lsn
+
+from .wal_scan import CheckpointFound
+
+STEP_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Of WAL in one step of a node that is behind: some seconds of redo, and then readers have a newer
+cut. A step is longer where checkpoints are farther apart."""
+
+IDLE_STOP_S: Final = 15.0
+"""An engine without work lives for so long: more than the 10 s between a busy primary's
+checkpoints, so that it is not built again for each."""
+
+PAUSE_FIRST_S: Final = 0.2
+PAUSE_MAX_S: Final = 30.0
+DOUBLINGS_MAX: Final = 16
+
+
+def choose_target(
+    found: Sequence[CheckpointFound], *, newest: Lsn, step_bytes_max: int = STEP_BYTES_MAX
+) -> CheckpointFound | None:
+    """Return the checkpoint to cut at next, of those found in ascending order; None: no work."""
+    ahead = [checkpoint for checkpoint in found if checkpoint.end > newest]
+    near = [checkpoint for checkpoint in ahead if checkpoint.end - newest <= step_bytes_max]
+    return near[-1] if near else next(iter(ahead), None)
+
+
+@dataclass(slots=True)
+class Pause:
+    """How long to wait before the next attempt after a failure."""
+
+    failures: int = 0
+
+    def failed(self) -> float:
+        """Count a failure; return the seconds to wait."""
+        wait_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * (1 << self.failures))
+        self.failures = min(self.failures + 1, DOUBLINGS_MAX)
+        return wait_s
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self.failures = 0
