@@ -12,7 +12,7 @@ thread runs everything but the writing.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
 import msgspec
@@ -35,6 +35,7 @@ from .group_log import GroupLog
 from .group_settings import GroupSettings
 from .log_contents import LogContents
 from .log_state import LogStart
+from .outbox import Outbox, choose_eager
 from .raft_codec import Rest, config_of
 from .recent import RecentRecords
 from .record import RECORD_BODY_BYTES_MAX, Kind, Record, make_record
@@ -90,6 +91,11 @@ class Group:
             fatal=fatal,
         )
         self._links = links
+        self._outbox = Outbox(
+            lambda message: links.send(self, message),
+            self._choose_eager,
+            hold_ms=settings.lazy_peer_ms,
+        )
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._quiet_ticks = 0
@@ -177,6 +183,7 @@ class Group:
     def peer_unreachable(self, member: int) -> None:
         """Take the hint that what is on its way to a member is lost."""
         self._wake(self)
+        self._outbox.release()  # perhaps it was one of those that commits wait for
         self.raft.peer_unreachable(member)
         self._pump_soon()
 
@@ -263,6 +270,7 @@ class Group:
     async def close(self) -> None:
         """Finish the write that is under way, and close the log."""
         self._is_closed = True
+        self._outbox.close()
         self._fail_waiting()
         await self._disk.close()
 
@@ -320,7 +328,7 @@ class Group:
             _tell(self.on_commit)
         records = [self._take_entry(entry) for entry in ready.entries]
         for message in ready.messages:
-            self._links.send(self, message)
+            self._outbox.send(message)
         self._disk.add(
             Write(ready.number, ready.hard_state, ready.restore, records, ready.messages_after)
         )
@@ -362,7 +370,7 @@ class Group:
         for write in writes:
             is_news = is_news or not write.is_empty
             for message in write.messages_after:
-                self._links.send(self, message)
+                self._outbox.send(message)
         if is_news and self.raft.role is not Role.FOLLOWER:
             self._pump_soon()
         elif is_news:  # nothing of the core's can come of it; but more may wait for the disk
@@ -384,6 +392,10 @@ class Group:
         progress = self.raft.progress()
         others = self.raft.config.voters - {self.raft.me}
         return max(others, key=lambda m: (progress[m].is_active, progress[m].match_index))
+
+    def _choose_eager(self, before: Set[int]) -> frozenset[int] | None:
+        raft = self.raft
+        return choose_eager(raft.config.voters, raft.me, raft.progress(), before)
 
     # --- What is committed --------------------------------------------------------------------
 

@@ -40,6 +40,10 @@ class GroupSettings:
     """Writes that take no longer run in the event loop instead of a thread, while one group of the
     node is busy. 0: always threads."""
 
+    lazy_peer_ms: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
+    """How long small entries wait for the followers that no commit waits for (outbox.py), and so a
+    commit at most for a follower that has just hung. 0: all get them at once."""
+
     slot: str = field(default="seawall_log")
     """The replication slot on the primary, and our name in `synchronous_standby_names`: that must
     be `ANY 1 (seawall_log)`, so that a leader that hangs does not stand before its successor."""

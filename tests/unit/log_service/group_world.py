@@ -36,7 +36,12 @@ T = TypeVar("T")
 SEGMENT = 1 << 20
 START = Lsn(16 * SEGMENT)
 DISK = DiskSettings(segment_bytes=SEGMENT_BYTES_MIN)
-SETTINGS = GroupSettings(recent_bytes_max=4096, retry_ms=1, rest_after_ticks=3)
+SETTINGS = GroupSettings(
+    recent_bytes_max=4096,
+    retry_ms=1,
+    rest_after_ticks=3,
+    lazy_peer_ms=0,  # here no time passes by itself; see test_outbox.py
+)
 GENESIS = Genesis(SystemIdentifier(7), Tli(1), START, SEGMENT, "18.1")
 HOLDER = Holder(NodeName("compute-1"), "tcp://127.0.0.1:5432")
 LOOP_TURNS = 8  # more than a chain of callbacks of ours is long
