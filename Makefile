@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup format lint types test unit integration faults matrix sim demo \
-	bench-pagefault bench-log check clean
+	bench-pagefault bench-log bench-storage check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ bench-pagefault: environment ## Measure the faulting blocks; prints JSON and a t
 
 bench-log: environment ## Measure the replicated log beside stock replication; prints JSON and a table
 	.venv/bin/python -P -m bench.log $(BENCH_ARGS)
+
+bench-storage: environment ## Measure storage nodes against their bars; prints JSON and a table
+	.venv/bin/python -P -m bench.storage $(BENCH_ARGS)
 
 check: environment lint types unit ## What to run before a commit
 
