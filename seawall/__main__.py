@@ -1,4 +1,4 @@
-"""The command line: `seawall demo`, and `seawall log` for whoever runs log nodes."""
+"""The command line: `seawall demo`; `seawall log` and `seawall storage` for whoever runs nodes."""
 
 import argparse
 import os
@@ -10,6 +10,8 @@ from sqlnode.servers import ServerError, choose_server
 from .demo import DemoError, run_demo
 from .log_arguments import add_log_parser
 from .log_command import run_log
+from .storage_arguments import add_storage_parser
+from .storage_command import run_storage
 
 
 def main() -> int:
@@ -17,6 +19,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     if arguments.command == "log":
         return run_log(arguments, os.environ)
+    if arguments.command == "storage":
+        return run_storage(arguments, os.environ)
     return _demo(arguments)
 
 
@@ -49,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=_rows, default=1_000_000, help="size of the demonstration's table"
     )
     add_log_parser(commands)
+    add_storage_parser(commands)
     return parser
 
 

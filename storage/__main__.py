@@ -26,6 +26,8 @@ import uvloop
 from fabric.logs import configure
 from fabric.settings import SettingsError, load
 from fabric.tls import IdentityError
+from object_store.interface import ObjectStore, ObjectStoreError, StoreBusyError
+from object_store.open import open_object_store
 from sqlnode.privileges import Identity, PrivilegeError, choose_identity, drop
 from sqlnode.server_copy import runnable_server
 from sqlnode.servers import ServerBinaries, ServerError, choose_server
@@ -38,10 +40,13 @@ from .page_store import StoreError
 
 log = structlog.get_logger()
 
+STORE_RETRY_S = 2.0
+
 REFUSALS = (
     BranchRecordError,
     IdentityError,
     NodeError,
+    ObjectStoreError,
     OSError,
     PrivilegeError,
     ServerError,
@@ -72,7 +77,8 @@ def main() -> int:
 
 async def _serve(settings: StorageSettings, binaries: ServerBinaries, identity: Identity) -> int:
     rng = random.Random(os.urandom(16))  # noqa: S311  # spreads reconnections, keeps no secret
-    node = StorageNode(settings, binaries=binaries, identity=identity, rng=rng)
+    objects = await _objects(settings)
+    node = StorageNode(settings, binaries=binaries, identity=identity, rng=rng, objects=objects)
     NodeHandlers(node).serve()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,6 +92,18 @@ async def _serve(settings: StorageSettings, binaries: ServerBinaries, identity: 
     await node.close()
     log.info("storage node stopped")
     return 0
+
+
+async def _objects(settings: StorageSettings) -> ObjectStore | None:
+    """Open the object store; one that does not answer yet is asked until it does, or we end."""
+    url = settings.object_store
+    while url is not None:
+        try:
+            return await asyncio.to_thread(open_object_store, url, options=settings.store)
+        except StoreBusyError as error:
+            log.warning("object store does not answer", reason=str(error))
+            await asyncio.sleep(STORE_RETRY_S)
+    return None
 
 
 def _server(settings: StorageSettings, identity: Identity) -> ServerBinaries:

@@ -6,6 +6,7 @@ keeps cuts under its own name only, so that none can let go of another one's.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ from sqlnode.pagefault.block_map import BLOCK_BYTES, Pages
 from .cut import Cut
 from .methods import (
     DESCRIBE_CUT,
+    LIST_CUTS,
     PART_BYTES_MAX,
     PIN_CUT,
     READ_PAGES,
@@ -28,9 +30,11 @@ from .methods import (
     WATCH_CUTS,
     BranchStatus,
     CutSeen,
+    CutsListed,
     CutSummary,
     DescribeCut,
     Done,
+    ListCuts,
     NodeStatus,
     Nothing,
     PagesRead,
@@ -53,6 +57,15 @@ READERS: Final = frozenset({Role.COMPUTE, Role.STORAGE, Role.ADMIN, Role.OPERATO
 Reports = Callable[[], Sequence[BranchReport]]
 
 
+@dataclass(slots=True)
+class PageCounters:
+    """What was given out so far."""
+
+    pages: int = 0
+    bytes: int = 0
+    damaged: int = 0  # ranges
+
+
 class PageHandlers:
     """The methods of one node. `reports` says what the node knows of its branches."""
 
@@ -64,6 +77,7 @@ class PageHandlers:
         reports: Reports,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
+        self.counters = PageCounters()
         self._service = service
         self._node = node
         self._reports = reports
@@ -74,6 +88,7 @@ class PageHandlers:
         rpc.add(DESCRIBE_CUT, self.describe_cut, roles=READERS)
         rpc.add(READ_PAGES, self.read_pages, roles=READERS)
         rpc.add(WATCH_CUTS, self.watch_cuts, roles=READERS)
+        rpc.add(LIST_CUTS, self.list_cuts, roles=READERS)
         rpc.add(PIN_CUT, self.pin_cut, roles=READERS)
         rpc.add(UNPIN_CUT, self.unpin_cut, roles=READERS)
         rpc.add(STATUS, self.status, roles=READERS)
@@ -104,6 +119,10 @@ class PageHandlers:
                 error, DamagedError
             ):  # a human must look, though the caller need not wait
                 log.error("storage.page_damaged", branch=request.branch, error=str(error))
+                self.counters.damaged += 1
+        size = sum(map(len, buffers))
+        self.counters.pages += size // BLOCK_BYTES
+        self.counters.bytes += size
         return Reply(PagesRead(cut.lsn, statuses), ReservedPayload(buffers, ticket))
 
     async def watch_cuts(self, call: Call, request: WatchCuts) -> Reply[CutSeen]:
@@ -113,6 +132,13 @@ class PageHandlers:
         return Reply(
             CutSeen(await self._service.watch(request.branch, after=after, wait_ms=wait_ms))
         )
+
+    async def list_cuts(self, call: Call, request: ListCuts) -> Reply[CutsListed]:
+        """Return the next cuts behind a position."""
+        del call
+        behind = [cut for cut in self._service.cuts(request.branch) if cut.lsn > request.after]
+        listed = tuple(behind[: request.count])
+        return Reply(CutsListed(listed, is_all=len(listed) == len(behind)))
 
     async def pin_cut(self, call: Call, request: PinCut) -> Reply[Done]:
         """Keep a cut for somebody."""

@@ -51,6 +51,7 @@ log = structlog.get_logger()
 
 FULL_RETRY_S: Final = 5.0
 PIN_TIMEOUT_MS: Final = 5_000
+PIN_RETRY_S: Final = 5.0  # while nothing else is to be done; else with the next cut
 
 
 class KeeperState(Enum):
@@ -72,6 +73,25 @@ class CutTimes:
     restartpoint_s: float
     store_s: float
     pages: int
+
+
+@dataclass(slots=True)
+class CutTotals:
+    """What cuts have taken since the keeper began, for whoever watches."""
+
+    cuts: int = 0
+    pages: int = 0
+    replay_s: float = 0.0
+    restartpoint_s: float = 0.0
+    store_s: float = 0.0
+
+    def add(self, times: CutTimes) -> None:
+        """Count one more cut."""
+        self.cuts += 1
+        self.pages += times.pages
+        self.replay_s += times.replay_s
+        self.restartpoint_s += times.restartpoint_s
+        self.store_s += times.store_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +120,12 @@ class Keeper:
         self.feed = feed
         self.gate = Gate(Lsn(0))
         self.state = KeeperState.WAITING
-        self.complaint = ""
+        self.complaint = ""  # of the last attempt at a cut; a cut ends it
         self.times: CutTimes | None = None
+        self.totals = CutTotals()
         self.newest = context.store.cuts(branch)[-1]
+        self.source = source
         self._context = context
-        self._source = source
         self._engine: RedoEngine | None = None
         self._engines_so_far = 0
         self._limits: StandbyLimits | None = None
@@ -119,6 +140,11 @@ class Keeper:
     def has_engine(self) -> bool:
         """Whether an engine runs."""
         return self._engine is not None
+
+    @property
+    def problem(self) -> str:
+        """Why there was no cut at the last attempt, or will be none; else empty."""
+        return self.complaint if self.feed.failed is None else str(self.feed.failed)
 
     @property
     def lag_bytes(self) -> int:
@@ -137,6 +163,10 @@ class Keeper:
             await self._task
         await self._discard_engine()
 
+    async def unpin(self) -> None:
+        """Let the log trim what this node has kept there: the branch is to be forgotten."""
+        await self._set_pin(None)
+
     # --- The loop -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -151,15 +181,37 @@ class Keeper:
             except StoreFullError as error:
                 self._complain(KeeperState.FULL, str(error))
                 await asyncio.sleep(FULL_RETRY_S)
+            except SettingsGrownError as error:
+                await self._grow(error)
             except (EngineError, StoreError) as error:
-                if isinstance(error, SettingsGrownError):
-                    self._limits = wider(error.limits, self._limits)
-                self._complain(KeeperState.FAILING, str(error))
-                await self._discard_engine()
-                await asyncio.sleep(self._pause.failed())
+                await self._start_over(str(error))
+            except Exception as error:
+                # Of our own making. It must not end the branch without a word.
+                log.exception("keeper.bug", branch=self.branch)
+                await self._start_over(repr(error))
+
+    async def _grow(self, error: SettingsGrownError) -> None:
+        """Have the next engine take over the primary's settings: that is no failure."""
+        limits = wider(error.limits, self._limits)
+        if limits == self._limits:  # that engine had them, and waits all the same
+            await self._start_over(str(error))
+            return
+        self._limits = limits
+        log.info("redo engine is made anew", branch=self.branch, reason=str(error))
+        await self._discard_engine()
+
+    async def _start_over(self, reason: str) -> None:
+        self._complain(KeeperState.FAILING, reason)
+        await self._discard_engine()
+        await asyncio.sleep(self._pause.failed())
 
     async def _next_target(self) -> CheckpointFound:
-        """Wait for a checkpoint to cut at; stop the engine when none comes for a while."""
+        """Wait for a checkpoint to cut at; stop the engine when none comes for a while.
+
+        News that bring none do not count: an idle branch has some every few seconds.
+        """
+        now_s = asyncio.get_running_loop().time
+        idle_from_s = now_s()
         while True:
             self._changed.clear()
             done = max(self.newest.lsn, self._refused)
@@ -167,12 +219,16 @@ class Keeper:
             if target is not None:
                 return target
             self.state = KeeperState.WAITING
-            timeout_s = self._context.idle_stop_s if self.has_engine else None
+            is_pinned = self._pinned == self.newest.redo
+            until_s = idle_from_s + self._context.idle_stop_s if self.has_engine else None
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout_at(until_s if is_pinned else now_s() + PIN_RETRY_S):
                     await self._changed.wait()
             except TimeoutError:
-                await self._discard_engine()
+                if is_pinned:
+                    await self._discard_engine()
+                else:
+                    await self._pin()
 
     async def _cut(self, target: CheckpointFound) -> None:
         """Bring the engine to a checkpoint, and publish what it has then."""
@@ -191,6 +247,8 @@ class Keeper:
             store_s=time.monotonic() - flushed_s,
             pages=pages,
         )
+        self.totals.add(self.times)
+        self._tell(self.times)
         self._pause.succeeded()
         self.complaint = ""
         self.feed.discard_checkpoints(target.end)
@@ -216,10 +274,10 @@ class Keeper:
         except BaseException:
             engine.not_stored()
             raise
-        engine.stored()
         self.newest = cut
-        self._source.move_to(cut)
+        self.source.move_to(cut)
         self._context.published(self.branch, cut)
+        engine.stored()
         return harvest.changed_blocks
 
     # --- Engines ------------------------------------------------------------------------------
@@ -236,7 +294,7 @@ class Keeper:
                 binaries=context.binaries,
                 identity=context.identity,
                 run_dir=context.run_dir / f"{self.branch}.{self._engines_so_far}",
-                source=self._source,
+                source=self.source,
                 wal_conninfo=context.wal_conninfo(self.branch),
                 gate=self.gate,
                 settings=context.settings,
@@ -257,17 +315,29 @@ class Keeper:
     async def _pin(self) -> None:
         """Keep the WAL that the newest cut needs; when it fails, the older pin keeps more."""
         lsn = self.newest.redo
-        if lsn == self._pinned:
-            return
+        if lsn != self._pinned and await self._set_pin(lsn):
+            self._pinned = lsn
+
+    async def _set_pin(self, lsn: Lsn | None) -> bool:
+        name = f"storage.{self._context.node}"
         try:
             async with asyncio.timeout(PIN_TIMEOUT_MS / 1000):
-                await self._context.client.set_pin(
-                    self.branch, f"storage.{self._context.node}", lsn
-                )
+                await self._context.client.set_pin(self.branch, name, lsn)
         except (RpcError, TimeoutError) as error:
-            log.warning("wal is not pinned", branch=self.branch, reason=str(error))
-        else:
-            self._pinned = lsn
+            log.warning("pin of wal is not moved", branch=self.branch, reason=str(error))
+            return False
+        return True
+
+    def _tell(self, times: CutTimes) -> None:
+        log.info(
+            "cut published",
+            branch=self.branch,
+            lsn=str(self.newest.lsn),
+            pages=times.pages,
+            replay_ms=round(times.replay_s * 1000, 1),
+            restartpoint_ms=round(times.restartpoint_s * 1000, 1),
+            store_ms=round(times.store_s * 1000, 1),
+        )
 
     def _complain(self, state: KeeperState, reason: str) -> None:
         self.state = state

@@ -29,6 +29,7 @@ from .cut import Cut
 RANGES_MAX: Final = 1024
 BLOCKS_MAX: Final = 1024  # of all ranges of a request: 8 MiB, half of what an answer may have
 PATH_CHARACTERS_MAX: Final = 120  # the longest path that PostgreSQL makes has some 80
+CUTS_LISTED_MAX: Final = 500  # some 40 KB; retention keeps a few thousand at most
 WAIT_MS_MAX: Final = 60_000
 LEASE_S_MAX: Final = 24 * 3600
 HOLDER_CHARACTERS_MAX: Final = 63  # the name of a node
@@ -121,6 +122,21 @@ class CutSeen(msgspec.Struct, frozen=True):
     cut: Cut | None
 
 
+class ListCuts(msgspec.Struct, frozen=True):
+    """Asks for the cuts that are kept, ascending, behind `after`; at most `count` of them."""
+
+    branch: BranchName
+    after: Lsn = LSN_FIRST
+    count: Annotated[int, msgspec.Meta(ge=1, le=CUTS_LISTED_MAX)] = CUTS_LISTED_MAX
+
+
+class CutsListed(msgspec.Struct, frozen=True):
+    """Some cuts. `is_all`: there is none behind the last of them."""
+
+    cuts: tuple[Cut, ...]
+    is_all: bool
+
+
 class PinCut(msgspec.Struct, frozen=True):
     """Keeps the cut at `lsn` for `lease_s` from now on, and no other one, for `holder`.
 
@@ -174,6 +190,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 DESCRIBE_CUT: Final = Method("storage.describe_cut", DescribeCut, SkeletonPart)
 READ_PAGES: Final = Method("storage.read_pages", ReadPages, PagesRead)
 WATCH_CUTS: Final = Method("storage.watch_cuts", WatchCuts, CutSeen)
+LIST_CUTS: Final = Method("storage.list_cuts", ListCuts, CutsListed)
 PIN_CUT: Final = Method("storage.pin_cut", PinCut, Done)
 UNPIN_CUT: Final = Method("storage.unpin_cut", UnpinCut, Done)
 STATUS: Final = Method("storage.status", Nothing, NodeStatus)

@@ -25,6 +25,7 @@ import structlog
 from fabric.addresses import Address, parse_address
 from fabric.ids import BranchName, Role
 from fabric.lsn import Lsn
+from fabric.metrics import MetricsServer
 from fabric.rpc_errors import BadRequestError, BusyError
 from fabric.rpc_server import RpcServer
 from fabric.tls import ClientTls, client_context, server_context
@@ -32,21 +33,27 @@ from log_service.client import LogClient
 from log_service.replication_admission import Admission, Applicant
 from log_service.replication_server import ReplicationServer, postgres_socket
 from log_service.replication_source import Gate, WalSource
+from object_store.interface import ObjectStore, ObjectStoreError
 from sqlnode.postgres_settings import SOCKET_PORT
 from sqlnode.privileges import Identity
 from sqlnode.servers import ServerBinaries
 
-from .branch_host import BranchHost, HostContext, Restore
+from .branch_host import BranchHost, HostContext
 from .branch_records import BranchRecord, BranchRecords
 from .client import StorageClient
 from .first_cut import FirstCut, first_cut, make_template, new_system_identifier
 from .handlers import PageHandlers
 from .keeper import KeeperContext
 from .methods import LEASE_S_MAX
+from .node_metrics import registry_of
 from .node_settings import StorageSettings
 from .page_service import BranchReport, PageService
-from .redo_engine import EngineSettings
+from .redo_engine import EngineSettings, end_orphans
+from .restore import RestoreProgress, restore
 from .rocks_store import RocksStore
+from .seeding import SeedError
+from .snapshot_format import SnapshotError, SnapshotLayout
+from .snapshot_task import SnapshotTask
 from .threads import in_thread
 from .upkeep import Upkeep
 
@@ -72,7 +79,7 @@ class StorageNode:
         binaries: ServerBinaries,
         identity: Identity,
         rng: random.Random,
-        restore: Restore | None = None,
+        objects: ObjectStore | None = None,
     ) -> None:
         self.settings = settings
         self.hosts: dict[BranchName, BranchHost] = {}
@@ -81,10 +88,12 @@ class StorageNode:
         self._binaries = binaries
         self._identity = identity
         self._rng = rng
-        self._restore = restore
+        self._objects = objects
         self._data_dir = Path(settings.data_dir)
         self._run_dir = Path(settings.run_dir)
-        self._founding = asyncio.Lock()
+        self._changing = asyncio.Lock()  # which branches are here
+        self._metrics: MetricsServer | None = None
+        self._is_closing = False
         files = settings.tls
         self._server_tls = None if files is None else server_context(files)
         self._client_tls = None if files is None else client_context(files)
@@ -93,7 +102,10 @@ class StorageNode:
     # --- Life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the store, listen, and keep every branch that is here."""
+        """Open the store, listen, and keep every branch that is here.
+
+        Branches come last: what can be refused is refused before there is an engine.
+        """
         settings = self.settings
         self._take_lock()
         self._records = BranchRecords(self._data_dir / "branches")
@@ -106,10 +118,22 @@ class StorageNode:
             service=self.service,
             rng=self._rng,
             client_of=self._client_of,
-            restore=self._restore,
+            restore=None if self._objects is None else self._restore,
+            snapshots=None if self._objects is None else self._snapshots_of,
         )
-        for record in self._records.all():
-            self._host(record)
+        records = list(self._records.all())
+        handlers = PageHandlers(self.service, node=settings.name, reports=self.reports)
+        handlers.serve(self.rpc)
+        self.rpc_address = await self.rpc.listen(
+            parse_address(settings.rpc_listen), self._server_tls
+        )
+        if settings.metrics is not None:
+            registry = registry_of(self.hosts, self.store, handlers.counters)
+            self._metrics = MetricsServer(registry, problem=self.problem, settings=settings.metrics)
+            await self._metrics.start()
+        for record in records:
+            if record.branch not in self.hosts:  # somebody may have been quick
+                self._host(record)
         self._upkeep = Upkeep(
             self.store,
             self.service,
@@ -117,18 +141,20 @@ class StorageNode:
             kept=self._kept,
             quiet_until_s=time.monotonic() + PINS_RENEWED_S,
         )
-        PageHandlers(self.service, node=settings.name, reports=self.reports).serve(self.rpc)
-        self.rpc_address = await self.rpc.listen(
-            parse_address(settings.rpc_listen), self._server_tls
-        )
 
     async def close(self) -> None:
         """Leave nothing behind but what is on disk."""
+        self._is_closing = True
+        if self._metrics is not None:
+            await self._metrics.close()
         await self._upkeep.close()
+        # Side by side, since each may have to wait for its engine; and before the service, whose
+        # threads engines read with.
+        async with asyncio.TaskGroup() as closing:
+            for host in self.hosts.values():
+                closing.create_task(host.close())
         await self.service.close()
         await self.rpc.close()
-        for host in self.hosts.values():
-            await host.close()
         await self._wal_server.close()
         await self._log_client.close()
         self.store.close()
@@ -146,6 +172,8 @@ class StorageNode:
     async def _serve_wal(self) -> None:
         """Make the run directory anew: what engines of an earlier process left is of no use."""
         self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if orphans := await in_thread(end_orphans, self._run_dir):
+            log.warning("engines of an earlier process ended", count=orphans)
         await in_thread(_empty, self._run_dir)
         self._wal_server = ReplicationServer(
             source_of=self._source_of,
@@ -158,7 +186,7 @@ class StorageNode:
 
     async def found(self, branch: BranchName) -> BranchRecord:
         """Make a new cluster, unless the branch is here already; return its record."""
-        async with self._founding:
+        async with self._changing:
             known = self._records.find(branch)
             if known is not None:
                 if known.genesis is None:
@@ -179,22 +207,42 @@ class StorageNode:
             return record
 
     def adopt(self, branch: BranchName, sources: Sequence[str]) -> None:
-        """Keep a branch that others have."""
-        if branch in self.hosts:
+        """Keep a branch that others have; who has no cut of it yet asks the nodes named last."""
+        for source in sources:
+            try:
+                parse_address(source)
+            except ValueError as error:
+                raise BadRequestError(f"no storage node can be at {source!r}: {error}") from error
+        record = BranchRecord(branch=branch, sources=tuple(sources))
+        host = self.hosts.get(branch)
+        if host is not None:
+            if not self.store.cuts(branch):
+                self._records.save(record)
+                host.look_elsewhere(record)
             return
         self._verify_room()
-        record = BranchRecord(branch=branch, sources=tuple(sources))
+        if self._records.find(branch) is None:
+            # What is here was left by a founding or a forgetting that was interrupted.
+            self.store.remove_branch(branch)
         self._records.save(record)
         self._host(record)
 
     async def forget(self, branch: BranchName) -> None:
         """Delete all that is here of a branch."""
-        host = self.hosts.pop(branch, None)
-        if host is not None:
-            await host.close()
-        self._records.remove(branch)
-        self.service.removed(branch)
-        await in_thread(self.store.remove_branch, branch)
+        async with self._changing:
+            host = self.hosts.pop(branch, None)
+            if host is not None:
+                await host.close()
+            self._records.remove(branch)
+            self.service.removed(branch)
+            await in_thread(self.store.remove_branch, branch)
+            if host is not None:
+                await host.unpin()
+
+    def problem(self) -> str | None:
+        """Say which branches get no further, for a probe; None if all is well."""
+        found = [f"{host.branch}: {host.problem}" for host in self.hosts.values() if host.problem]
+        return "; ".join(found) or None
 
     def reports(self) -> list[BranchReport]:
         """Say how every branch is."""
@@ -204,6 +252,8 @@ class StorageNode:
         self.hosts[record.branch] = BranchHost(record, self._context)
 
     def _verify_room(self) -> None:
+        if self._is_closing:
+            raise BusyError("the node is shutting down: ask another one")
         if len(self.hosts) >= BRANCHES_MAX:
             raise BusyError(f"this node has {BRANCHES_MAX} branches already: use another one")
 
@@ -219,9 +269,34 @@ class StorageNode:
             taken_at_s=now_s,
         )
 
-    def _kept(self, branch: BranchName) -> Sequence[Lsn]:
+    def _kept(self, branch: BranchName) -> Sequence[Lsn] | None:
         host = self.hosts.get(branch)
-        return [] if host is None else host.kept()
+        return () if host is None else host.kept()
+
+    # --- The object store ---------------------------------------------------------------------
+
+    def _snapshots_of(self, branch: BranchName) -> SnapshotTask:
+        assert self._objects is not None, "the caller looked"
+        return SnapshotTask(
+            self.store,
+            self._objects,
+            SnapshotLayout(cluster=self.settings.cluster, branch=branch),
+            node=self.settings.name,
+            every_s=self.settings.snapshot_every_s,
+        )
+
+    def _restore(self, branch: BranchName) -> None:
+        assert self._objects is not None, "the caller looked"
+        layout = SnapshotLayout(cluster=self.settings.cluster, branch=branch)
+        try:
+            cut = restore(self._objects, layout, self.store, branch, progress=self._restored)
+        except (ObjectStoreError, SnapshotError) as error:
+            raise SeedError(f"{branch} cannot be restored now: {error}") from error
+        log.info("branch restored", branch=branch, lsn=str(cut.lsn))
+
+    def _restored(self, progress: RestoreProgress) -> None:
+        if self._is_closing:
+            raise SeedError(f"restoring was given up at {progress.pages} pages: the node ends")
 
     # --- What branches need -------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
@@ -88,6 +88,9 @@ class CutList:
 
     def __len__(self) -> int:
         return len(self._cuts)
+
+    def __iter__(self) -> Iterator[Cut]:
+        return iter(self._cuts)
 
     def add(self, cut: Cut) -> None:
         """Take a new cut, which has to be the newest."""

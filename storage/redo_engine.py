@@ -4,8 +4,8 @@
 
 It is fed through a gate (replication_source.Gate) that is opened up to the end of a checkpoint
 record and no further. A restartpoint there leaves files that are exactly the state at that
-position, and the harvest says what of them has changed. The engine is stateless: its directory is built from
-a cut in a moment, and thrown away after any doubt; nothing is ever started on an old one.
+position, and the harvest says what of them has changed. The engine is stateless: its directory is
+built from a cut in a moment, and thrown away after any doubt; none is ever started twice.
 
 The broker that answers its faults runs in this process: a fault costs no network.
 
@@ -15,6 +15,7 @@ The broker that answers its faults runs in this process: a fault costs no networ
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -46,7 +47,9 @@ from sqlnode.pagefault.block_map import (
 )
 from sqlnode.postgres import Postgres, PostgresError, PostgresSettings, Preload, request_standby
 from sqlnode.postgres_settings import SettingsError
-from sqlnode.privileges import Identity
+from sqlnode.postmaster import LOCK_FILE, parse_postmaster_file
+from sqlnode.privileges import Identity, PrivilegeError
+from sqlnode.processes import ends_within_blocking, kill_tree
 from sqlnode.servers import ServerBinaries
 
 from .store_source import StoreSource
@@ -55,9 +58,10 @@ from .wal_scan import CheckpointFound
 log = structlog.get_logger()
 
 POLL_S: Final = 0.002  # between looks at what the engine has replayed; it reports at once
-STALLED_S: Final = 5.0  # without progress: ask it why
+STALLED_S: Final = 0.5  # without progress: ask it why; it may have to be made anew
 SQL_TIMEOUT_S: Final = 300.0  # a restartpoint writes everything that is dirty
 START_TIMEOUT_S: Final = 120.0  # it replays from R to S before it takes connections
+KILL_TIMEOUT_S: Final = 10.0  # of an engine that nobody owns; takes milliseconds
 DATABASES: Final = ("template1", "postgres")
 
 FAILURES: Final = (
@@ -66,6 +70,7 @@ FAILURES: Final = (
     DataDirectoryError,
     OSError,
     PostgresError,
+    PrivilegeError,
     SettingsError,
     SourceError,
     TimeoutError,
@@ -139,14 +144,20 @@ class RedoEngine:
         )
 
     async def close(self) -> None:
-        """End it, whatever state it is in, and delete its directory."""
+        """End it, whatever state it is in, and delete its directory; what fails is logged."""
         if self._sql is not None:
             self._sql.terminate()
-        if self._postgres is not None:
-            await self._postgres.kill()
-        if self._broker is not None:
-            await self._broker.__aexit__()
-        await asyncio.to_thread(shutil.rmtree, self._spec.run_dir, ignore_errors=True)
+        try:
+            async with contextlib.AsyncExitStack() as ends:  # the last one first, and all of them
+                ends.push_async_callback(
+                    asyncio.to_thread, shutil.rmtree, self._spec.run_dir, ignore_errors=True
+                )
+                if self._broker is not None:
+                    ends.push_async_callback(self._broker.__aexit__)
+                if self._postgres is not None:
+                    ends.push_async_callback(self._postgres.kill)
+        except FAILURES as error:
+            log.error("redo engine did not end well", reason=str(error))  # noqa: TRY400  # one line will do
 
     async def replay_to(self, target: CheckpointFound) -> None:
         """Open the gate up to the end of a checkpoint record, and wait until it is replayed."""
@@ -175,7 +186,10 @@ class RedoEngine:
     def harvest(self) -> Harvest:
         """Set aside what has changed since the last cut; `stored` or `not_stored` ends that."""
         assert self._harvester is not None, "it was started"
-        return self._harvester.take()
+        try:
+            return self._harvester.take()
+        except FAILURES as error:
+            raise EngineError(f"the redo engine's files cannot be read: {error}") from error
 
     def stored(self) -> None:
         """Note that storage has the harvest."""
@@ -189,8 +203,11 @@ class RedoEngine:
 
     def read_pages(self, path: str, first: int, count: int) -> Pages:
         """Return pages as they are on disk, checked; for the thread that stores a harvest."""
-        with open(self._paths.data / path, "rb", buffering=0) as file:
-            pages = os.pread(file.fileno(), count * BLOCK_BYTES, first * BLOCK_BYTES)
+        try:
+            with open(self._paths.data / path, "rb", buffering=0) as file:
+                pages = os.pread(file.fileno(), count * BLOCK_BYTES, first * BLOCK_BYTES)
+        except OSError as error:  # or the store would take it for a failure of its own disk
+            raise EngineError(f"the redo engine's {path} cannot be read: {error}") from error
         if len(pages) != count * BLOCK_BYTES:
             raise EngineError(f"{path} ends before block {first + count} of its harvest")
         relation = relation_block(path)
@@ -269,7 +286,7 @@ class RedoEngine:
             if replayed != seen:
                 seen, moved_s = replayed, now_s
             elif now_s - moved_s > STALLED_S:
-                await self._verify_not_paused()
+                await self._verify_alive()
                 moved_s = now_s
             await asyncio.sleep(POLL_S)
 
@@ -279,13 +296,17 @@ class RedoEngine:
         )
         return Lsn(0) if text is None else Lsn.parse(text)
 
-    async def _verify_not_paused(self) -> None:
-        """Raise if replay waits for settings that the primary has raised."""
+    async def _verify_alive(self) -> None:
+        """Raise if its files are gone, or if it waits for settings that the primary has raised.
+
+        Without a directory the receiver of WAL fails again and again, and replay waits for ever.
+        """
+        control = read_control_file(self._paths.data)
         state = await self._running_sql.fetchval(
             "select pg_get_wal_replay_pause_state()", timeout=SQL_TIMEOUT_S
         )
         if state != "not paused":
-            raise SettingsGrownError(read_control_file(self._paths.data).standby_limits)
+            raise SettingsGrownError(control.standby_limits)
 
 
 def _settings(spec: EngineSpec, control: ControlFile) -> PostgresSettings:
@@ -308,6 +329,47 @@ def _settings(spec: EngineSpec, control: ControlFile) -> PostgresSettings:
         "wal_retrieve_retry_interval": "100ms",
     }
     return PostgresSettings(extra={**extra, **dict(spec.settings.extra)})
+
+
+def end_orphans(run_dir: Path) -> int:
+    """End the engines that a node has left in its run directory when it was killed; how many.
+
+    They are nobody's children any more, and would go on reading WAL from whoever listens where
+    their node did. A pid may be another process's by now, so only a postgres that was started on
+    that very directory counts.
+    """
+    ended = 0
+    for lock_path in run_dir.glob(f"*/data/{LOCK_FILE}"):
+        lock = parse_postmaster_file(lock_path.read_bytes())
+        if lock is None:
+            continue
+        try:
+            pidfd = os.pidfd_open(lock.pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if _is_postmaster_of(lock.pid, lock_path.parent):
+                _end_tree(lock.pid, pidfd, lock.shared_memory_id)
+                ended += 1
+        finally:
+            os.close(pidfd)
+    return ended
+
+
+def _is_postmaster_of(pid: int, data_dir: Path) -> bool:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return [b"-D", os.fsencode(data_dir)] == arguments[1:3]
+
+
+def _end_tree(pid: int, pidfd: int, shared_memory_id: int | None) -> None:
+    end_s = time.monotonic() + KILL_TIMEOUT_S
+    with kill_tree(pid, pidfd, shared_memory_id=shared_memory_id) as descendants:
+        ends_within_blocking(pidfd, KILL_TIMEOUT_S)
+        while descendants.alive() and time.monotonic() < end_s:
+            ends_within_blocking(descendants.pidfds[-1], KILL_TIMEOUT_S)
 
 
 def wider(one: StandbyLimits, other: StandbyLimits | None) -> StandbyLimits:

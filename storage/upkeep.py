@@ -38,11 +38,11 @@ class Upkeep:
         service: PageService,
         settings: RetentionSettings,
         *,
-        kept: Callable[[BranchName], Sequence[Lsn]],
+        kept: Callable[[BranchName], Sequence[Lsn] | None],
         quiet_until_s: float = 0.0,
     ) -> None:
-        """`kept`: what the node itself needs. Before `quiet_until_s` nothing is dropped, because
-        computes that run have not renewed their pins yet.
+        """`kept`: what the node itself needs; None: that is not known yet. Before `quiet_until_s`
+        nothing is dropped, because computes that run have not renewed their pins yet.
         """
         self._store = store
         self._service = service
@@ -74,7 +74,12 @@ class Upkeep:
             await asyncio.sleep(COLLECT_PAUSE_S)
 
     async def _drop(self, branch: BranchName) -> None:
-        pins = Pins(lsns=[*self._service.pinned(branch).values(), *self._kept(branch)])
+        if not len(self._service.cuts(branch)):
+            return  # not served yet, or what is left of a branch that was forgotten
+        kept = self._kept(branch)
+        if kept is None:
+            return
+        pins = Pins(lsns=[*self._service.pinned(branch).values(), *kept])
         seqs: list[CutSeq] = cuts_to_drop(
             self._store.cuts(branch), now_s=time.time(), settings=self._settings, pins=pins
         )

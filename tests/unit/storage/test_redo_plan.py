@@ -1,0 +1,71 @@
+"""What a redo engine does next: which checkpoint is cut at, how long a failure makes it wait.
+
+In scope: the decisions. Out of scope: engines and WAL, see integration/test_storage_faults.py.
+"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabric.lsn import Lsn, Tli
+from storage.redo_plan import PAUSE_FIRST_S, PAUSE_MAX_S, Pause, choose_target
+from storage.wal_scan import CheckpointFound
+
+STEP = 1000
+
+
+def found(*ends: int) -> list[CheckpointFound]:
+    return [
+        CheckpointFound(
+            start=Lsn(end - 10), end=Lsn(end), redo=Lsn(end - 10), tli=Tli(1), is_shutdown=False
+        )
+        for end in ends
+    ]
+
+
+def chosen(ends: list[int], newest: int) -> int | None:
+    target = choose_target(found(*ends), newest=Lsn(newest), step_bytes_max=STEP)
+    return None if target is None else int(target.end)
+
+
+def test_nothing_is_chosen_without_a_checkpoint_ahead() -> None:
+    assert chosen([], 0) is None
+    assert chosen([100, 200], 200) is None
+
+
+def test_who_keeps_up_takes_the_one_checkpoint_there_is() -> None:
+    assert chosen([100, 200, 300], 200) == 300
+
+
+def test_who_is_behind_takes_the_farthest_within_a_step() -> None:
+    assert chosen([300, 600, 900, 1200], 200) == 1200
+    assert chosen([300, 600, 900, 1201], 200) == 900
+
+
+def test_a_step_is_longer_where_checkpoints_are_farther_apart() -> None:
+    assert chosen([5000, 9000], 200) == 5000
+
+
+@given(
+    ends=st.lists(st.integers(20, 20_000), unique=True).map(sorted),
+    newest=st.integers(0, 20_000),
+)
+def test_steps_end_at_the_last_checkpoint_and_pass_over_none_that_is_far(
+    ends: list[int], newest: int
+) -> None:
+    at = newest
+    while (target := chosen(ends, at)) is not None:
+        assert target > at
+        passed_over = [end for end in ends if at < end < target]
+        assert not passed_over or target - at <= STEP
+        at = target
+    assert at == max([newest, *(end for end in ends if end > newest)])
+
+
+def test_pause_doubles_up_to_its_limit_and_begins_anew_after_a_success() -> None:
+    pause = Pause()
+    waits = [pause.failed() for _ in range(40)]
+    assert waits[:3] == [PAUSE_FIRST_S, 2 * PAUSE_FIRST_S, 4 * PAUSE_FIRST_S]
+    assert waits == sorted(waits)
+    assert waits[-1] == PAUSE_MAX_S
+    pause.succeeded()
+    assert pause.failed() == PAUSE_FIRST_S
