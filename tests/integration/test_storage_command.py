@@ -172,7 +172,7 @@ def test_metrics_move_with_cuts_and_reads(world: StorageWorld, metrics_port: int
         assert moved(before, after, name), name
     for name in ("pages_served_total", "bytes_served_total", "newest_cut_bytes"):
         assert moved(before, after, name), name
-    assert of_branch(after, "lag_bytes") == 0
+    assert of_branch(after, "lag_bytes") < 1000  # see StorageWorld.checkpoint
     assert of_branch(after, "failing") == 0
     assert of_branch(after, "damaged_ranges_total") == 0
     assert after["seawall_storage_amplification"] > 0
