@@ -15,7 +15,7 @@ ourselves refuse to read does silence mean nothing.
 import asyncio
 import socket
 from enum import Enum, auto
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from .addresses import socket_is_loopback
 from .buffers import BufferPool
@@ -31,6 +31,8 @@ from .frames import (
 )
 from .rpc import Peer, RpcSettings, encode_header
 from .tls import IdentityError, identity_of_certificate
+
+UNIX_SEND_BUFFER_BYTES: Final = 1024 * 1024  # the kernel takes what its own limit allows
 
 
 class Owner(Protocol):
@@ -147,6 +149,10 @@ class Connection(asyncio.BufferedProtocol):
         # A cast, because the transports of uvloop are asyncio's only in behaviour.
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=self._settings.write_buffer_bytes_max)
+        connected: Any = transport.get_extra_info("socket")
+        if connected is not None and connected.family == socket.AF_UNIX:
+            # TCP sizes its buffer by itself; this one would stay at 208 KiB, a wake-up each.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER_BYTES)
         self._tick_later()
         self._owner.connection_opened(self)
 

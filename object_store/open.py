@@ -11,15 +11,22 @@ the URL, which ends up in logs and process lists. A cloud is asked at once wheth
 without overwriting, so opening one waits for the network and fails as any call does.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import structlog
+
 from .cloud import Cloud, ObjectStoreOptions, open_cloud
 from .directory import DirectoryStore
-from .interface import ObjectStore, StoreError, checked_name
+from .interface import ObjectStore, StoreBusyError, StoreError, checked_name
 from .memory import MemoryStore
 from .remote import probe_create_only
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 2.0
 
 _CLOUDS: Final = {cloud.value: cloud for cloud in Cloud}
 _DEFAULTS: Final = ObjectStoreOptions()
@@ -43,6 +50,19 @@ def open_object_store(url: str, *, options: ObjectStoreOptions = _DEFAULTS) -> O
             return store
         case _:
             raise StoreError("the URL of an object store begins with file, memory, s3, gs or az")
+
+
+async def open_when_it_answers(
+    url: str | None, *, options: ObjectStoreOptions = _DEFAULTS, retry_s: float = RETRY_S
+) -> ObjectStore | None:
+    """Open the store of a node that starts, however long it does not answer; None: it has none."""
+    while url is not None:
+        try:
+            return await asyncio.to_thread(open_object_store, url, options=options)
+        except StoreBusyError as error:
+            log.warning("object store does not answer", reason=str(error))
+            await asyncio.sleep(retry_s)
+    return None
 
 
 def _split(url: str) -> SplitResult:

@@ -15,7 +15,7 @@ tells, and the reader reads again.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -88,6 +88,18 @@ class StandbyLimits:
     max_wal_senders: int
     max_prepared_transactions: int
     max_locks_per_transaction: int
+
+
+def wider(one: StandbyLimits, other: StandbyLimits | None) -> StandbyLimits:
+    """Return settings that are enough for both."""
+    if other is None:
+        return one
+    return StandbyLimits(
+        **{
+            field.name: max(getattr(one, field.name), getattr(other, field.name))
+            for field in fields(one)
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +304,13 @@ def with_checkpoint_at(content: bytes, lsn: Lsn) -> bytes:
     if state != ClusterState.SHUT_DOWN:
         raise ControlFileError("a cluster that was not shut down needs the WAL that it has")
     struct.pack_into("<QQ", changed, _CHECKPOINT_OFFSET - 8, lsn, lsn)
+    return _sealed(changed, version)
+
+
+def with_state(content: bytes, state: ClusterState) -> bytes:
+    """Return pg_control as if PostgreSQL had left the directory in another state."""
+    changed, version = _verified_copy(content)
+    struct.pack_into("<i", changed, _STATE_OFFSET, state)
     return _sealed(changed, version)
 
 

@@ -17,6 +17,10 @@ class SourceError(Exception):
     """The source cannot give what was asked; the sentence names the thing and says what to do."""
 
 
+class SourceUnreachableError(SourceError):
+    """Nobody who has the pages answers just now: asking again later may help."""
+
+
 class DamagedPageError(SourceError):
     """The source gave a page whose checksum is wrong."""
 

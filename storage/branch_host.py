@@ -1,6 +1,11 @@
 """One branch on one node, whatever state it is in: without a cut yet, or kept and served.
 
 no cut ─► copy it from another node, or restore it ─► first cut ─► feed and keeper
+                         ▲                                                │
+                         └────── the log lacks WAL behind the newest cut ◄┘
+
+A node that was down for so long that the log has trimmed what it needs gets a newer cut as it got
+its first one. The cuts that it has are served meanwhile, and afterwards.
 """
 
 import asyncio
@@ -10,35 +15,34 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from fabric.ids import BranchName, SystemIdentifier
 from fabric.lsn import Lsn
 from fabric.rpc_errors import RpcError
-from log_service.replication_source import Gate, WalSource
+from log_service.replication_source import Gate, WalRemovedError, WalSource
 from sqlnode.control_file import CONTROL_FILE, ControlFileError, parse_control_file
 
 from .branch_records import BranchRecord
-from .client import StorageClient
+from .cut import Cut
 from .keeper import Keeper, KeeperContext
 from .page_service import BranchReport, PageService
 from .page_store import CutGoneError, StoreError
 from .redo_plan import Pause
-from .seeding import SeedError, copy_branch
+from .seeding import CutSources, SeedError
 from .snapshot_task import SnapshotTask
-from .store_source import StoreSource
-from .threads import in_thread
+from .store_source import StoreSource, peer_pages
 from .wal_feed import WalFeed
 from .wal_feed_settings import WalFacts
+
+if TYPE_CHECKING:
+    from .client import StorageClient
 
 log = structlog.get_logger()
 
 FAILURES: Final = (ControlFileError, RpcError, SeedError, StoreError, TimeoutError)
-
-Restore = Callable[[BranchName], None]
-"""Restores a branch from the object store as its first cut; for a thread. SeedError: not now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,10 @@ class HostContext:
     keeper: KeeperContext
     service: PageService
     rng: random.Random
-    client_of: Callable[[Sequence[str]], StorageClient]
-    restore: Restore | None
+    sources: CutSources
+    peers: Callable[[BranchRecord], Sequence[str]]
+    """The other nodes that may have a branch."""
+
     snapshots: Callable[[BranchName], SnapshotTask] | None
 
 
@@ -61,11 +67,12 @@ class BranchHost:
         self.keeper: Keeper | None = None
         self._context = context
         self._complaint = ""
+        self._behind = ""  # why a newer cut than the newest one here is needed
+        self._elsewhere: StorageClient | None = None  # the other nodes, for what is damaged here
         self._feed: WalFeed | None = None
         self._snapshots: SnapshotTask | None = None
         self._pause = Pause()
-        name = f"branch {record.branch}"
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+        self._task = self._started()
 
     @property
     def branch(self) -> BranchName:
@@ -93,8 +100,13 @@ class BranchHost:
         """Why the branch gets no further here; empty if it does, or is only waiting."""
         return self._complaint if self.keeper is None else self.keeper.problem
 
+    @property
+    def peers(self) -> Sequence[str]:
+        """The other nodes that may have the branch."""
+        return self._context.peers(self.record)
+
     def look_elsewhere(self, record: BranchRecord) -> None:
-        """Get the first cut from other nodes than was said before; without effect if it is here."""
+        """Get what is not here from other nodes than was said before."""
         self.record = record
 
     def report(self) -> BranchReport:
@@ -102,7 +114,7 @@ class BranchHost:
         keeper, feed = self.keeper, self._feed
         if keeper is None or feed is None:
             state = "rebuilding"
-            if self._complaint:
+            if self._complaint and not self._behind:
                 has_cut = bool(self._context.keeper.store.cuts(self.branch))
                 state = "failing" if has_cut else "waiting for a first cut"
             return BranchReport(branch=self.branch, state=state, complaint=self._complaint)
@@ -119,29 +131,37 @@ class BranchHost:
             complaint="; ".join(dict.fromkeys(complaints)),
         )
 
-    async def unpin(self) -> None:
-        """Let the log trim what this node has kept there."""
-        if self.keeper is not None:
-            await self.keeper.unpin()
-
     async def close(self) -> None:
         """Stop everything of the branch."""
+        await self.hold()
+        if self._snapshots is not None:
+            await self._snapshots.close()
+
+    async def hold(self) -> None:
+        """Make no cuts until `go_on`; those that are here are served."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        if self._snapshots is not None:
-            await self._snapshots.close()
-        if self.keeper is not None:
-            await self.keeper.close()
-        if self._feed is not None:
-            await self._feed.close()
+        await self._end_keeper()
+
+    def go_on(self) -> None:
+        """Make cuts again."""
+        self._behind = self._complaint = ""
+        self._task = self._started()
 
     # --- From nothing to a keeper -------------------------------------------------------------
 
+    def _started(self) -> asyncio.Task[None]:
+        name = f"branch {self.record.branch}"
+        return asyncio.get_running_loop().create_task(self._run(), name=name)
+
     async def _run(self) -> None:
-        while self.keeper is None:
+        while True:
             try:
                 await self._begin()
+                self._behind = await self._until_wal_is_gone()
+                self._complain(self._behind)
+                await self._end_keeper()
             except FAILURES as error:
                 self._complain(str(error))
                 await asyncio.sleep(self._pause.failed())
@@ -152,31 +172,53 @@ class BranchHost:
                 await asyncio.sleep(self._pause.failed())
 
     async def _begin(self) -> None:
-        """Get a first cut if there is none, serve what there is, and begin to keep the branch."""
+        """Get a cut if one is missing, serve what there is, and begin to keep the branch."""
         store, service = self._context.keeper.store, self._context.service
-        if not store.cuts(self.branch):
-            await self._seed()
-        if not len(service.cuts(self.branch)):
-            service.load(self.branch, store.cuts(self.branch))
+        has_cuts = bool(store.cuts(self.branch))
+        served = service.cuts(self.branch).newest
+        known = store.cuts(self.branch)
+        service.load(self.branch, [c for c in known if served is None or c.lsn > served.lsn])
+        if not has_cuts or self._behind:
+            cut = await self._seed()
+            service.published(self.branch, cut)
+        self._behind = ""
         await self._keep()
         self._complaint = ""
+        self._pause.succeeded()
 
-    async def _seed(self) -> None:
-        if self.record.sources:
-            client = self._context.client_of(self.record.sources)
-            keeper = self._context.keeper
-            try:
-                cut = await copy_branch(client, keeper.store, self.branch, node=keeper.node)
-            finally:
-                await client.close()
-            log.info("branch copied", branch=self.branch, lsn=str(cut.lsn))
-        elif self._context.restore is not None:
-            await in_thread(self._context.restore, self.branch)
-        else:
-            raise SeedError(
-                f"{self.branch} has no cut here, and there is neither a node nor an object store "
-                "to get one from: adopt it with the address of a storage node that has it"
-            )
+    async def _seed(self) -> Cut:
+        context = self._context
+        try:
+            return await context.sources.fetch(self.branch, context.keeper.store, [self.peers])
+        except SeedError as error:
+            if self._behind:
+                raise SeedError(f"{self._behind}; and there is none yet: {error}") from error
+            raise
+
+    async def _until_wal_is_gone(self) -> str:
+        """Wait until the log has no WAL behind the newest cut; return that in a sentence."""
+        feed = self._feed
+        assert feed is not None, "the branch is kept"
+        changed = asyncio.Event()
+        unsubscribe = feed.subscribe(changed.set)
+        try:
+            while not isinstance(feed.failed, WalRemovedError):
+                await changed.wait()
+                changed.clear()
+        finally:
+            unsubscribe()
+        return str(feed.failed)
+
+    async def _end_keeper(self) -> None:
+        keeper, self.keeper = self.keeper, None
+        feed, self._feed = self._feed, None
+        elsewhere, self._elsewhere = self._elsewhere, None
+        if keeper is not None:
+            await keeper.close()
+        if feed is not None:
+            await feed.close()
+        if elsewhere is not None:
+            await elsewhere.close()
 
     async def _keep(self) -> None:
         context = self._context.keeper
@@ -190,10 +232,14 @@ class BranchHost:
             start_tli=cut.tli,
             rng=self._context.rng,
         )
-        source = StoreSource(self._context.service.pool, self.branch, cut, fallback=None)
+        fallback = None
+        if self.peers:
+            self._elsewhere = self._context.sources.client_of(self.peers)
+            fallback = peer_pages(self._elsewhere, self.branch)
+        source = StoreSource(self._context.service.pool, self.branch, cut, fallback=fallback)
         self.keeper = Keeper(self.branch, context, feed=self._feed, source=source)
         await self._feed.start()
-        if self._context.snapshots is not None:
+        if self._context.snapshots is not None and self._snapshots is None:
             self._snapshots = self._context.snapshots(self.branch)
 
     def _facts(self) -> WalFacts:

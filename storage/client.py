@@ -38,7 +38,13 @@ from fabric.rpc_errors import (
     UnknownMethodError,
 )
 from fabric.tls import ClientTls
-from sqlnode.page_source import CutDescription, DamagedPageError, PageRange, SourceError
+from sqlnode.page_source import (
+    CutDescription,
+    DamagedPageError,
+    PageRange,
+    SourceError,
+    SourceUnreachableError,
+)
 from sqlnode.pagefault.block_map import BLOCK_BYTES, Pages
 
 from .cut import Cut
@@ -360,7 +366,8 @@ def _missing(
 ) -> SourceError:
     name = _named(branch, wanted)
     if not is_damaged:
-        return SourceError(f"{name} cannot be had: {failure or 'there is no storage node'}")
+        reason = failure or "there is no storage node"
+        return SourceUnreachableError(f"{name} cannot be had: {reason}")
     if failure:
         return DamagedPageError(f"{name} is damaged, and no other node gives it: {failure}")
     return DamagedPageError(f"{name} is damaged on every storage node; look at their disks")

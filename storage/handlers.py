@@ -5,14 +5,14 @@ keeps cuts under its own name only, so that none can let go of another one's.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from fabric.ids import NodeName, Role
-from fabric.rpc import Call, Reply
+from fabric.rpc import Call, Peer, Reply
 from fabric.rpc_errors import DeniedError, RetryError
 from fabric.rpc_server import RpcServer
 from sqlnode.page_source import PageRange
@@ -95,19 +95,21 @@ class PageHandlers:
 
     async def describe_cut(self, call: Call, request: DescribeCut) -> Reply[SkeletonPart]:
         """Return a cut and a part of its skeleton."""
-        del call
         first, last = request.first, request.last
         cut, skeleton, crc = await self._service.skeleton(request.branch, first=first, last=last)
         part = memoryview(skeleton)[request.offset : request.offset + PART_BYTES_MAX]
-        ticket = self._service.budget.take(len(part))
+        ticket = self._service.budget.take(len(part), taker_of(call.peer))
         return Reply(SkeletonPart(cut, len(skeleton), crc), ReservedPayload([part], ticket))
 
     async def read_pages(self, call: Call, request: ReadPages) -> Reply[PagesRead]:
         """Return pages; one range that is damaged does not spoil the others."""
-        del call
         ranges = [PageRange(*wanted) for wanted in request.ranges]
         cut, results, ticket = await self._service.read(
-            request.branch, first=request.first, last=request.last, ranges=ranges
+            request.branch,
+            first=request.first,
+            last=request.last,
+            ranges=ranges,
+            taker=taker_of(call.peer),
         )
         try:
             statuses, buffers = sorted_out(ranges, results)
@@ -206,6 +208,11 @@ def _status_of(error: StoreError) -> RangeStatus:
             return RangeStatus.DAMAGED
         case _:
             raise RetryError(f"the page store of this node fails: {error}") from error
+
+
+def taker_of(peer: Peer) -> Hashable:
+    """Return whose share a read is of: a certificate's owner, however many connections it has."""
+    return peer.address if peer.identity is None else peer.identity
 
 
 def _verify_holder(call: Call, holder: str) -> None:

@@ -13,101 +13,37 @@ end is ever replayed; WAL that the newest cut still needs is pinned in the log.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from fabric.ids import BranchName, NodeName
+from fabric.ids import BranchName
 from fabric.lsn import Lsn
 from fabric.rpc_errors import RpcError
-from log_service.client import LogClient
 from log_service.replication_source import Gate
-from sqlnode.control_file import ControlFile, StandbyLimits
-from sqlnode.privileges import Identity
-from sqlnode.servers import ServerBinaries
+from sqlnode.control_file import ControlFile, StandbyLimits, wider
 
-from .cut import Cut
-from .page_store import NewCut, PageStore, StoreError, StoreFullError
+from .keeper_context import CutTimes, CutTotals, Engine, KeeperContext, KeeperState
+from .page_store import NewCut, StoreError, StoreFullError
 from .redo_engine import (
     EngineError,
-    EngineSettings,
     EngineSpec,
     FalseCheckpointError,
-    RedoEngine,
     SettingsGrownError,
-    wider,
 )
-from .redo_plan import IDLE_STOP_S, Pause, choose_target
+from .redo_plan import Pause, choose_target, look_ahead_upto, replay_ahead
 from .store_source import StoreSource
 from .threads import in_thread
 from .wal_feed import WalFeed
+from .wal_records import PAGE_BYTES
 from .wal_scan import CheckpointFound
+
+__all__ = ["Keeper", "KeeperContext", "KeeperState"]
 
 log = structlog.get_logger()
 
-FULL_RETRY_S: Final = 5.0
 PIN_TIMEOUT_MS: Final = 5_000
 PIN_RETRY_S: Final = 5.0  # while nothing else is to be done; else with the next cut
-
-
-class KeeperState(Enum):
-    """What a keeper does at the moment."""
-
-    WAITING = "waiting"  # for a checkpoint; an engine may be up
-    STARTING = "starting"  # an engine
-    REPLAYING = "replaying"
-    STORING = "storing"
-    FAILING = "failing"  # the engine failed, and another one comes after a pause
-    FULL = "full"  # the store has no room
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutTimes:
-    """Where the time of a cut went."""
-
-    replay_s: float
-    restartpoint_s: float
-    store_s: float
-    pages: int
-
-
-@dataclass(slots=True)
-class CutTotals:
-    """What cuts have taken since the keeper began, for whoever watches."""
-
-    cuts: int = 0
-    pages: int = 0
-    replay_s: float = 0.0
-    restartpoint_s: float = 0.0
-    store_s: float = 0.0
-
-    def add(self, times: CutTimes) -> None:
-        """Count one more cut."""
-        self.cuts += 1
-        self.pages += times.pages
-        self.replay_s += times.replay_s
-        self.restartpoint_s += times.restartpoint_s
-        self.store_s += times.store_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeeperContext:
-    """What a node gives to the keepers of its branches."""
-
-    node: NodeName
-    store: PageStore
-    client: LogClient
-    binaries: ServerBinaries
-    identity: Identity
-    run_dir: Path
-    wal_conninfo: Callable[[BranchName], str]
-    settings: EngineSettings
-    published: Callable[[BranchName, Cut], None]
-    idle_stop_s: float = IDLE_STOP_S
 
 
 class Keeper:
@@ -126,10 +62,11 @@ class Keeper:
         self.newest = context.store.cuts(branch)[-1]
         self.source = source
         self._context = context
-        self._engine: RedoEngine | None = None
+        self._engine: Engine | None = None
         self._engines_so_far = 0
         self._limits: StandbyLimits | None = None
         self._refused: Lsn = Lsn(0)  # up to here checkpoints are done with, or were none
+        self._ahead: Lsn = Lsn(0)  # so far some engine was let go without a checkpoint
         self._pinned = Lsn(0)
         self._pause = Pause()
         self._changed = asyncio.Event()
@@ -172,15 +109,18 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             await self._pin()
-            target = await self._next_target()
+            step = await self._next_step()
             try:
-                await self._cut(target)
+                if isinstance(step, CheckpointFound):
+                    await self._cut(step)
+                else:
+                    await self._replay_ahead(step)
             except FalseCheckpointError as error:
                 log.warning("false checkpoint", branch=self.branch, reason=str(error))
-                self._refused = target.end
+                self._refused = self.gate.limit or self._refused  # the gate is at its end
             except StoreFullError as error:
                 self._complain(KeeperState.FULL, str(error))
-                await asyncio.sleep(FULL_RETRY_S)
+                await asyncio.sleep(self._context.full_retry_s)
             except SettingsGrownError as error:
                 await self._grow(error)
             except (EngineError, StoreError) as error:
@@ -205,19 +145,19 @@ class Keeper:
         await self._discard_engine()
         await asyncio.sleep(self._pause.failed())
 
-    async def _next_target(self) -> CheckpointFound:
-        """Wait for a checkpoint to cut at; stop the engine when none comes for a while.
+    async def _next_step(self) -> CheckpointFound | Lsn:
+        """Wait for a checkpoint to cut at, or for much WAL without one; say how far to replay.
 
-        News that bring none do not count: an idle branch has some every few seconds.
+        Stop the engine when neither comes for a while. News that bring none do not count: an idle
+        branch has some every few seconds.
         """
         now_s = asyncio.get_running_loop().time
         idle_from_s = now_s()
         while True:
             self._changed.clear()
-            done = max(self.newest.lsn, self._refused)
-            target = choose_target(self.feed.checkpoints, newest=done)
-            if target is not None:
-                return target
+            step = await self._step_at_hand()
+            if step is not None:
+                return step
             self.state = KeeperState.WAITING
             is_pinned = self._pinned == self.newest.redo
             until_s = idle_from_s + self._context.idle_stop_s if self.has_engine else None
@@ -229,6 +169,34 @@ class Keeper:
                     await self._discard_engine()
                 else:
                     await self._pin()
+
+    async def _step_at_hand(self) -> CheckpointFound | Lsn | None:
+        feed = self.feed
+        done = max(self.newest.lsn, self._refused)
+        replayed = self.gate.limit if self.has_engine else None
+        target = choose_target(feed.checkpoints, newest=done, replayed=replayed)
+        if target is None:
+            return replay_ahead(
+                at=max(done, self._ahead),
+                received=feed.received,
+                committed=feed.committed,
+                window_bytes=feed.settings.window_bytes_max,
+            )
+        upto = look_ahead_upto(
+            target, newest=done, received=feed.received, committed=feed.committed
+        )
+        if upto is None:
+            return target
+        # From a page before what was received: there may be a record of which the end is missing.
+        after = Lsn(max(target.end, int(feed.received) - PAGE_BYTES))
+        return await feed.look_ahead(after=after, upto=upto) or target
+
+    async def _replay_ahead(self, upto: Lsn) -> None:
+        """Have the engine replay WAL that has no checkpoint."""
+        engine = await self._running_engine()
+        self.state = KeeperState.REPLAYING
+        await engine.replay_ahead(upto)
+        self._ahead = upto
 
     async def _cut(self, target: CheckpointFound) -> None:
         """Bring the engine to a checkpoint, and publish what it has then."""
@@ -253,9 +221,7 @@ class Keeper:
         self.complaint = ""
         self.feed.discard_checkpoints(target.end)
 
-    async def _store(
-        self, engine: RedoEngine, target: CheckpointFound, control: ControlFile
-    ) -> int:
+    async def _store(self, engine: Engine, target: CheckpointFound, control: ControlFile) -> int:
         harvest = engine.harvest()
         new = NewCut(
             tli=control.tli,
@@ -282,14 +248,14 @@ class Keeper:
 
     # --- Engines ------------------------------------------------------------------------------
 
-    async def _running_engine(self) -> RedoEngine:
+    async def _running_engine(self) -> Engine:
         if self._engine is not None:
             return self._engine
         self.state = KeeperState.STARTING
         context = self._context
         self._engines_so_far += 1
         self.gate.move(self.newest.lsn)
-        engine = RedoEngine(
+        engine = context.engine_of(
             EngineSpec(
                 binaries=context.binaries,
                 identity=context.identity,

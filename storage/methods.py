@@ -176,6 +176,8 @@ class BranchStatus(msgspec.Struct, frozen=True):
     lag_s: float | None
     complaint: str
     size_bytes: int
+    """What it takes on the disk, about: a table file of several branches is divided evenly."""
+
     pins: int
     oldest_pin: Lsn | None
 

@@ -1,32 +1,33 @@
 """A storage node: its page store, its branches, and the doors to the outside.
 
     data_dir/lock, pages/, branches/, templates/    one process at a time; the store; what is here
-    run_dir/                                        redo engines, and where they read WAL: a cache
+    run_dir/lock, ...                               redo engines, and where they read WAL: a cache
 
 A branch that has a cut here is kept and served. One that has none yet is copied from another node,
-or restored from the object store, again and again until that succeeds; others do not notice.
+or restored from the object store, again and again until that succeeds; others do not notice. When
+the store was damaged and is made anew (`healing`), `is_outdated` is set: whoever runs the node
+closes it, and starts another one in its place.
 
 Ending is in order: nothing new is taken, engines end, what is being read ends, then the store.
 """
 
 import asyncio
-import fcntl
-import os
+import dataclasses
 import random
 import secrets
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from fabric.addresses import Address, parse_address
 from fabric.ids import BranchName, Role
 from fabric.lsn import Lsn
 from fabric.metrics import MetricsServer
-from fabric.rpc_errors import BadRequestError, BusyError
+from fabric.rpc_errors import BadRequestError, BusyError, RpcError
 from fabric.rpc_server import RpcServer
 from fabric.tls import ClientTls, client_context, server_context
 from log_service.client import LogClient
@@ -41,17 +42,20 @@ from sqlnode.servers import ServerBinaries
 from .branch_host import BranchHost, HostContext
 from .branch_records import BranchRecord, BranchRecords
 from .client import StorageClient
+from .cut import Cut
 from .first_cut import FirstCut, first_cut, make_template, new_system_identifier
 from .handlers import PageHandlers
+from .healing import Healer, HealerContext, open_store
 from .keeper import KeeperContext
 from .methods import LEASE_S_MAX
+from .node_directories import DirectoryLocks, empty
 from .node_metrics import registry_of
 from .node_settings import StorageSettings
 from .page_service import BranchReport, PageService
+from .page_store import PageStore
 from .redo_engine import EngineSettings, end_orphans
-from .restore import RestoreProgress, restore
-from .rocks_store import RocksStore
-from .seeding import SeedError
+from .restore import RestoreProgress, restore_best
+from .seeding import CutSources, SeedError
 from .snapshot_format import SnapshotError, SnapshotLayout
 from .snapshot_task import SnapshotTask
 from .threads import in_thread
@@ -61,12 +65,9 @@ log = structlog.get_logger()
 
 BRANCHES_MAX: Final = 1_000
 NONCE_BYTES: Final = 32
+PIN_TIMEOUT_S: Final = 5.0
 PINS_RENEWED_S: Final = 600.0  # computes renew their pins more often than that
 assert PINS_RENEWED_S < LEASE_S_MAX
-
-
-class NodeError(Exception):
-    """The node cannot run here: the sentence says why."""
 
 
 class StorageNode:
@@ -97,7 +98,7 @@ class StorageNode:
         files = settings.tls
         self._server_tls = None if files is None else server_context(files)
         self._client_tls = None if files is None else client_context(files)
-        self._lock = -1
+        self.is_outdated = asyncio.Event()
 
     # --- Life ---------------------------------------------------------------------------------
 
@@ -107,20 +108,28 @@ class StorageNode:
         Branches come last: what can be refused is refused before there is an engine.
         """
         settings = self.settings
-        self._take_lock()
+        self._locks = DirectoryLocks(self._data_dir, self._run_dir)
+        self._peers = [str(parse_address(address)) for address in settings.storage_nodes]
         self._records = BranchRecords(self._data_dir / "branches")
-        self.store = await in_thread(RocksStore, self._data_dir / "pages")
+        self.store = await in_thread(open_store, self._data_dir)
         self.service = PageService(self.store)
         self._log_client = LogClient(settings.log_nodes, rng=self._rng, tls=self._tls(Role.LOG))
         await self._serve_wal()
+        sources = CutSources(
+            node=settings.name,
+            client_of=self._client_of,
+            restore=None if self._objects is None else self._restore,
+            chosen=self._chosen,
+        )
         self._context = HostContext(
             keeper=self._keeper_context(),
             service=self.service,
             rng=self._rng,
-            client_of=self._client_of,
-            restore=None if self._objects is None else self._restore,
+            sources=sources,
+            peers=self._peers_of,
             snapshots=None if self._objects is None else self._snapshots_of,
         )
+        self._healer = Healer(self._healer_context(sources))
         records = list(self._records.all())
         handlers = PageHandlers(self.service, node=settings.name, reports=self.reports)
         handlers.serve(self.rpc)
@@ -147,6 +156,7 @@ class StorageNode:
         self._is_closing = True
         if self._metrics is not None:
             await self._metrics.close()
+        await self._healer.close()
         await self._upkeep.close()
         # Side by side, since each may have to wait for its engine; and before the service, whose
         # threads engines read with.
@@ -158,23 +168,13 @@ class StorageNode:
         await self._wal_server.close()
         await self._log_client.close()
         self.store.close()
-        os.close(self._lock)
-
-    def _take_lock(self) -> None:
-        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise NodeError(f"another process runs on {self._data_dir}: stop it first") from None
+        self._locks.release()
 
     async def _serve_wal(self) -> None:
         """Make the run directory anew: what engines of an earlier process left is of no use."""
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if orphans := await in_thread(end_orphans, self._run_dir):
             log.warning("engines of an earlier process ended", count=orphans)
-        await in_thread(_empty, self._run_dir)
+        await in_thread(empty, self._run_dir)
         self._wal_server = ReplicationServer(
             source_of=self._source_of,
             gate_of=self._gate_of,
@@ -207,7 +207,7 @@ class StorageNode:
             return record
 
     def adopt(self, branch: BranchName, sources: Sequence[str]) -> None:
-        """Keep a branch that others have; who has no cut of it yet asks the nodes named last."""
+        """Keep a branch that others have; what is missing here is got from the nodes named last."""
         for source in sources:
             try:
                 parse_address(source)
@@ -216,9 +216,11 @@ class StorageNode:
         record = BranchRecord(branch=branch, sources=tuple(sources))
         host = self.hosts.get(branch)
         if host is not None:
-            if not self.store.cuts(branch):
-                self._records.save(record)
-                host.look_elsewhere(record)
+            if self.store.cuts(branch):
+                sources = record.sources or host.record.sources
+                record = msgspec.structs.replace(host.record, sources=sources)
+            self._records.save(record)
+            host.look_elsewhere(record)
             return
         self._verify_room()
         if self._records.find(branch) is None:
@@ -230,6 +232,7 @@ class StorageNode:
     async def forget(self, branch: BranchName) -> None:
         """Delete all that is here of a branch."""
         async with self._changing:
+            self._verify_steady()
             host = self.hosts.pop(branch, None)
             if host is not None:
                 await host.close()
@@ -237,23 +240,44 @@ class StorageNode:
             self.service.removed(branch)
             await in_thread(self.store.remove_branch, branch)
             if host is not None:
-                await host.unpin()
+                await self._pin_wal(branch, None)
 
     def problem(self) -> str | None:
         """Say which branches get no further, for a probe; None if all is well."""
         found = [f"{host.branch}: {host.problem}" for host in self.hosts.values() if host.problem]
+        if self._healer.complaint:
+            found.append(self._healer.complaint)
         return "; ".join(found) or None
 
     def reports(self) -> list[BranchReport]:
         """Say how every branch is."""
-        return [host.report() for host in self.hosts.values()]
+        sizes = self.store.branch_sizes()
+        complaint = self._healer.complaint
+        found = []
+        for host in self.hosts.values():
+            report = host.report()
+            complaints = [text for text in (complaint, report.complaint) if text]
+            found.append(
+                dataclasses.replace(
+                    report,
+                    state="healing" if self._healer.is_rebuilding else report.state,
+                    complaint="; ".join(complaints),
+                    size_bytes=sizes.get(host.branch, 0),
+                )
+            )
+        return found
 
     def _host(self, record: BranchRecord) -> None:
         self.hosts[record.branch] = BranchHost(record, self._context)
 
-    def _verify_room(self) -> None:
+    def _verify_steady(self) -> None:
         if self._is_closing:
             raise BusyError("the node is shutting down: ask another one")
+        if self._healer.is_rebuilding:
+            raise BusyError("the node makes its damaged page store anew: ask again later")
+
+    def _verify_room(self) -> None:
+        self._verify_steady()
         if len(self.hosts) >= BRANCHES_MAX:
             raise BusyError(f"this node has {BRANCHES_MAX} branches already: use another one")
 
@@ -285,20 +309,50 @@ class StorageNode:
             every_s=self.settings.snapshot_every_s,
         )
 
-    def _restore(self, branch: BranchName) -> None:
+    def _restore(self, branch: BranchName, store: PageStore) -> Cut:
         assert self._objects is not None, "the caller looked"
         layout = SnapshotLayout(cluster=self.settings.cluster, branch=branch)
         try:
-            cut = restore(self._objects, layout, self.store, branch, progress=self._restored)
+            restored = restore_best(
+                self._objects, layout, store, branch, progress=self._restored, on_top=True
+            )
         except (ObjectStoreError, SnapshotError) as error:
             raise SeedError(f"{branch} cannot be restored now: {error}") from error
-        log.info("branch restored", branch=branch, lsn=str(cut.lsn))
+        log.info("branch restored", branch=branch, lsn=str(restored.cut.lsn))
+        return restored.cut
 
     def _restored(self, progress: RestoreProgress) -> None:
         if self._is_closing:
             raise SeedError(f"restoring was given up at {progress.pages} pages: the node ends")
 
     # --- What branches need -------------------------------------------------------------------
+
+    def _healer_context(self, sources: CutSources) -> HealerContext:
+        return HealerContext(
+            data_dir=self._data_dir,
+            store=self.store,
+            hosts=self.hosts,
+            sources=sources,
+            client=self._log_client,
+            own_address=lambda: str(self.rpc_address),
+            rebuilt=self.is_outdated.set,
+        )
+
+    def _peers_of(self, record: BranchRecord) -> Sequence[str]:
+        """Return who else may have a branch: those it was adopted from, then all others."""
+        own = str(self.rpc_address)
+        return [one for one in dict.fromkeys((*record.sources, *self._peers)) if one != own]
+
+    async def _chosen(self, branch: BranchName, cut: Cut) -> None:
+        await self._pin_wal(branch, cut.redo)
+
+    async def _pin_wal(self, branch: BranchName, lsn: Lsn | None) -> None:
+        """Keep WAL in the log while there is no keeper to do so; None: no longer."""
+        try:
+            async with asyncio.timeout(PIN_TIMEOUT_S):
+                await self._log_client.set_pin(branch, f"storage.{self.settings.name}", lsn)
+        except (RpcError, TimeoutError) as error:
+            log.warning("pin of wal is not moved", branch=branch, reason=str(error))
 
     def _keeper_context(self) -> KeeperContext:
         settings = self.settings
@@ -341,11 +395,3 @@ class StorageNode:
         if self._client_tls is None:
             return None
         return ClientTls(self._client_tls, self.settings.cluster, role)
-
-
-def _empty(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()

@@ -22,7 +22,7 @@ from sqlnode.pagefault.block_map import BLOCK_BYTES
 from .branch_host import BranchHost
 from .handlers import PageCounters
 from .keeper import Keeper
-from .page_store import PageStore
+from .rocks_store import RocksStore
 
 PREFIX: Final = "seawall_storage"
 PHASES: Final = ("replay", "restartpoint", "store")
@@ -32,7 +32,7 @@ class NodeCollector(Collector):
     """All figures of one node."""
 
     def __init__(
-        self, hosts: Mapping[BranchName, BranchHost], store: PageStore, served: PageCounters
+        self, hosts: Mapping[BranchName, BranchHost], store: RocksStore, served: PageCounters
     ) -> None:
         self._hosts = hosts
         self._store = store
@@ -51,6 +51,12 @@ class NodeCollector(Collector):
         yield _counter("bytes_served", "bytes of these pages", served.bytes)
         yield _counter(
             "damaged_ranges_served", "ranges that a caller had to get elsewhere", served.damaged
+        )
+
+        yield GaugeMetricFamily(
+            f"{PREFIX}_damage_met",
+            "damage met in the page store since it was opened; it is made anew then",
+            value=self._store.damage.count,
         )
 
     def _of_space(self) -> Iterator[Metric]:
@@ -114,7 +120,7 @@ class NodeCollector(Collector):
 
 
 def registry_of(
-    hosts: Mapping[BranchName, BranchHost], store: PageStore, served: PageCounters
+    hosts: Mapping[BranchName, BranchHost], store: RocksStore, served: PageCounters
 ) -> CollectorRegistry:
     """Return a registry with one node's figures only; `hosts` changes as its branches do."""
     registry = CollectorRegistry(auto_describe=False)

@@ -40,6 +40,10 @@ class StorageSettings:
     log_nodes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Where WAL comes from: tcp://host:port of some log nodes; they know the others."""
 
+    storage_nodes: tuple[str, ...] = ()
+    """tcp://host:port of the other storage nodes: asked for what is damaged or missing here, after
+    those that a branch was adopted from. It may be the same list for all of them."""
+
     pg_bin: str | None = None
     """The directory of PostgreSQL's programs, of the major of the branches. None: the newest."""
 

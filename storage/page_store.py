@@ -20,6 +20,7 @@ and one collects; any number read meanwhile. What is read is checked.
     ├── DamagedError       a version is damaged or missing: get the page from another node
     ├── StoreFullError     no room: nothing was published; free some, the cut can be tried again
     └── StoreBrokenError   the store cannot be opened or written: a human must look, or rebuild it
+        └── StoreDamagedError   it cannot be opened because of what is in it: rebuild it
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,6 +58,10 @@ class StoreFullError(StoreError):
 
 class StoreBrokenError(StoreError):
     """The store cannot be opened or written."""
+
+
+class StoreDamagedError(StoreBrokenError):
+    """The store cannot be opened because of what is in it: another try will not help."""
 
 
 ReadPages = Callable[[str, int, int], Pages]

@@ -14,7 +14,7 @@ when whoever sends them lets go of it: pages that wait for a slow reader count a
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -41,37 +41,62 @@ T = TypeVar("T")
 class Ticket:
     """The right to some bytes of memory. It ends when released, or with its last reference."""
 
-    __slots__ = ("_budget", "_count")
+    __slots__ = ("_budget", "_count", "_taker")
 
-    def __init__(self, budget: "Budget", count: int) -> None:
+    def __init__(self, budget: "Budget", count: int, taker: Hashable) -> None:
         self._budget = budget
         self._count = count
+        self._taker = taker
 
     def release(self) -> None:
         """Give the bytes back; harmless to repeat."""
-        self._budget.used_bytes -= self._count
-        self._count = 0
+        if self._count:
+            self._budget.give_back(self._count, self._taker)
+            self._count = 0
 
     def __del__(self) -> None:
         self.release()
 
 
 class Budget:
-    """How many bytes may be under way. Invariant: 0 <= used_bytes <= limit."""
+    """How many bytes may be under way, in all and for each taker, so that none has them all.
 
-    def __init__(self, bytes_max: int) -> None:
+    Invariant: used_bytes is the sum over all takers, each has 0 < bytes <= share_bytes_max, and
+    used_bytes <= bytes_max.
+    """
+
+    def __init__(self, bytes_max: int, *, share_bytes_max: int) -> None:
         self._bytes_max = bytes_max
+        self._share_bytes_max = share_bytes_max
+        self._taken: dict[Hashable, int] = {}
         self.used_bytes = 0
 
-    def take(self, count: int) -> Ticket:
+    def take(self, count: int, taker: Hashable) -> Ticket:
         """Return a ticket, or refuse: nobody waits, since another node may have room."""
         if self.used_bytes + count > self._bytes_max:
             raise BusyError(
                 f"{self.used_bytes} bytes of pages are under way, of {self._bytes_max} at most: "
                 "ask another node, or again in a moment"
             )
-        self.used_bytes += count
-        return Ticket(self, count)
+        taken = self._taken.get(taker, 0)
+        if taken + count > self._share_bytes_max:
+            raise BusyError(
+                f"{taken} bytes of pages are under way to you, of {self._share_bytes_max} at most: "
+                "read what you have asked for, or ask another node"
+            )
+        if count:
+            self._taken[taker] = taken + count
+            self.used_bytes += count
+        return Ticket(self, count, taker)
+
+    def give_back(self, count: int, taker: Hashable) -> None:
+        """Take note that some bytes of a taker are under way no more."""
+        self.used_bytes -= count
+        left = self._taken[taker] - count
+        if left:
+            self._taken[taker] = left
+        else:
+            del self._taken[taker]  # takers come and go: only those with bytes are known
 
 
 class ReservedPayload(list[Pages]):

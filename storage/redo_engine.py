@@ -1,6 +1,7 @@
 """The redo engine: a stock postgres in recovery whose blocks fault in from this node's own cuts.
 
     start ─► replay_to(checkpoint) ─► restartpoint ─► harvest ─► stored ─► replay_to(the next) ..
+               (replay_ahead before it, any number of times)
 
 It is fed through a gate (replication_source.Gate) that is opened up to the end of a checkpoint
 record and no further. A restartpoint there leaves files that are exactly the state at that
@@ -19,7 +20,7 @@ import contextlib
 import os
 import shutil
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +29,14 @@ import structlog
 
 from fabric.lsn import Lsn
 from log_service.replication_source import Gate
+from sqlnode import orphans
 from sqlnode.broker import Broker
 from sqlnode.control_file import (
     ControlFile,
     ControlFileError,
     StandbyLimits,
     read_control_file,
+    wider,
 )
 from sqlnode.datadir import ComputeDir, DataDirectoryError, Expectations, build_data_directory
 from sqlnode.harvest import Harvest, Harvester
@@ -47,9 +50,8 @@ from sqlnode.pagefault.block_map import (
 )
 from sqlnode.postgres import Postgres, PostgresError, PostgresSettings, Preload, request_standby
 from sqlnode.postgres_settings import SettingsError
-from sqlnode.postmaster import LOCK_FILE, parse_postmaster_file
+from sqlnode.postmaster import LOCK_FILE
 from sqlnode.privileges import Identity, PrivilegeError
-from sqlnode.processes import ends_within_blocking, kill_tree
 from sqlnode.servers import ServerBinaries
 
 from .store_source import StoreSource
@@ -58,10 +60,14 @@ from .wal_scan import CheckpointFound
 log = structlog.get_logger()
 
 POLL_S: Final = 0.002  # between looks at what the engine has replayed; it reports at once
+POLL_MAX_S: Final = 0.1
+# Far from the end looks are rare: each is a query, and one in 2 ms takes a tenth of a core.
+REPLAY_BYTES_A_S_MAX: Final = 500_000_000  # no engine is faster
+REPLAYED_SQL: Final = "select pg_last_wal_replay_lsn()::text"
+RECEIVED_SQL: Final = "select pg_last_wal_receive_lsn()::text"
 STALLED_S: Final = 0.5  # without progress: ask it why; it may have to be made anew
 SQL_TIMEOUT_S: Final = 300.0  # a restartpoint writes everything that is dirty
 START_TIMEOUT_S: Final = 120.0  # it replays from R to S before it takes connections
-KILL_TIMEOUT_S: Final = 10.0  # of an engine that nobody owns; takes milliseconds
 DATABASES: Final = ("template1", "postgres")
 
 FAILURES: Final = (
@@ -163,11 +169,22 @@ class RedoEngine:
         """Open the gate up to the end of a checkpoint record, and wait until it is replayed."""
         self._spec.gate.move(target.end)
         try:
-            await self._until_replayed(target.end)
+            await self._until(target.end, REPLAYED_SQL)
         except FAILURES as error:
             raise EngineError(f"the redo engine failed on its way to {target.end}: {error}") from (
                 error
             )
+
+    async def replay_ahead(self, upto: Lsn) -> None:
+        """Open the gate up to a position with no checkpoint before it; wait until WAL is there.
+
+        What has come is not replayed yet: so the engine always has something to do.
+        """
+        self._spec.gate.move(upto)
+        try:
+            await self._until(upto, RECEIVED_SQL)
+        except FAILURES as error:
+            raise EngineError(f"the redo engine failed on its way to {upto}: {error}") from error
 
     async def restartpoint(self, target: CheckpointFound) -> ControlFile:
         """Flush everything; the files are then the state at the end of the checkpoint record."""
@@ -275,26 +292,21 @@ class RedoEngine:
 
     # --- Waiting ------------------------------------------------------------------------------
 
-    async def _until_replayed(self, end: Lsn) -> None:
-        """Wait for the end of a record; give up when nothing moves and the engine says why not."""
+    async def _until(self, end: Lsn, position_sql: str) -> None:
+        """Wait for a position; give up when nothing moves and the engine says why not."""
         seen, moved_s = Lsn(0), time.monotonic()
         while True:
-            replayed = await self._replayed()
-            if replayed >= end:
+            text = await self._running_sql.fetchval(position_sql, timeout=SQL_TIMEOUT_S)
+            here = Lsn(0) if text is None else Lsn.parse(text)
+            if here >= end:
                 return
             now_s = time.monotonic()
-            if replayed != seen:
-                seen, moved_s = replayed, now_s
+            if here != seen:
+                seen, moved_s = here, now_s
             elif now_s - moved_s > STALLED_S:
                 await self._verify_alive()
                 moved_s = now_s
-            await asyncio.sleep(POLL_S)
-
-    async def _replayed(self) -> Lsn:
-        text = await self._running_sql.fetchval(
-            "select pg_last_wal_replay_lsn()::text", timeout=SQL_TIMEOUT_S
-        )
-        return Lsn(0) if text is None else Lsn.parse(text)
+            await asyncio.sleep(min(max(POLL_S, (end - here) / REPLAY_BYTES_A_S_MAX), POLL_MAX_S))
 
     async def _verify_alive(self) -> None:
         """Raise if its files are gone, or if it waits for settings that the primary has raised.
@@ -332,53 +344,5 @@ def _settings(spec: EngineSpec, control: ControlFile) -> PostgresSettings:
 
 
 def end_orphans(run_dir: Path) -> int:
-    """End the engines that a node has left in its run directory when it was killed; how many.
-
-    They are nobody's children any more, and would go on reading WAL from whoever listens where
-    their node did. A pid may be another process's by now, so only a postgres that was started on
-    that very directory counts.
-    """
-    ended = 0
-    for lock_path in run_dir.glob(f"*/data/{LOCK_FILE}"):
-        lock = parse_postmaster_file(lock_path.read_bytes())
-        if lock is None:
-            continue
-        try:
-            pidfd = os.pidfd_open(lock.pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if _is_postmaster_of(lock.pid, lock_path.parent):
-                _end_tree(lock.pid, pidfd, lock.shared_memory_id)
-                ended += 1
-        finally:
-            os.close(pidfd)
-    return ended
-
-
-def _is_postmaster_of(pid: int, data_dir: Path) -> bool:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return [b"-D", os.fsencode(data_dir)] == arguments[1:3]
-
-
-def _end_tree(pid: int, pidfd: int, shared_memory_id: int | None) -> None:
-    end_s = time.monotonic() + KILL_TIMEOUT_S
-    with kill_tree(pid, pidfd, shared_memory_id=shared_memory_id) as descendants:
-        ends_within_blocking(pidfd, KILL_TIMEOUT_S)
-        while descendants.alive() and time.monotonic() < end_s:
-            ends_within_blocking(descendants.pidfds[-1], KILL_TIMEOUT_S)
-
-
-def wider(one: StandbyLimits, other: StandbyLimits | None) -> StandbyLimits:
-    """Return settings that are enough for both."""
-    if other is None:
-        return one
-    return StandbyLimits(
-        **{
-            field.name: max(getattr(one, field.name), getattr(other, field.name))
-            for field in fields(one)
-        }
-    )
+    """End the engines that a node has left in its run directory when it was killed; how many."""
+    return orphans.end_orphans(path.parent for path in run_dir.glob(f"*/data/{LOCK_FILE}"))

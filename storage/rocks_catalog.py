@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from fabric.ids import BranchName, CutSeq
 
 from .cut import Cut, CutContents
-from .page_store import CutGoneError, DamagedError, StoreBrokenError
+from .page_store import CutGoneError, DamagedError, StoreBrokenError, StoreDamagedError
 from .rocks_database import RocksDatabase
 from .rocks_keys import (
     BRANCH_PREFIX,
@@ -115,7 +115,7 @@ class Catalog:
         try:
             self._load(directory)
         except DamagedError as error:
-            raise StoreBrokenError(
+            raise StoreDamagedError(
                 f"the page store {directory} is damaged ({error}); "
                 "remove the directory and let the node build it anew"
             ) from error

@@ -24,9 +24,10 @@ from typing import Final
 import rocksdict
 from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict, WriteBatch
 
-from .page_store import StoreBrokenError, StoreFullError
-from .rocks_errors import raise_store_error, rocks_errors
+from .page_store import DamagedError, StoreBrokenError, StoreDamagedError, StoreFullError
+from .rocks_errors import is_file_lost, raise_store_error, rocks_errors
 from .rocks_keys import PREFIX_BYTES
+from .rocks_space import TableFile
 
 _DATABASE: Final = "rocks"
 _STAGING: Final = "staging"
@@ -226,6 +227,14 @@ class RocksDatabase:
                     continue  # compacted away in between
         return total
 
+    def table_files(self) -> list[TableFile]:
+        """Return the table files, with what they span."""
+        with rocks_errors("looking at the table files"):
+            return [
+                TableFile(one["start_key"], one["end_key"], one["size"])
+                for one in self._rocks.live_files()
+            ]
+
     def close(self) -> None:
         """Let go; whatever is still iterating keeps the files until it ends."""
         with suppress(rocksdict.DbClosedError):
@@ -283,7 +292,9 @@ def _why_not_open(directory: Path, error: Exception) -> StoreBrokenError:
             f"the page store {directory} is open already, in this process or another; "
             "stop the other storage node first"
         )
-    return StoreBrokenError(
+    is_damaged = isinstance(error, DamagedError) or is_file_lost(error)
+    kind = StoreDamagedError if is_damaged else StoreBrokenError
+    return kind(
         f"the page store {directory} cannot be opened ({error}); check the disk, "
         "or remove the directory and let the node build it anew"
     )

@@ -40,6 +40,11 @@ def raise_store_error(what: str, error: Exception) -> NoReturn:
         del translated, error
 
 
+def is_file_lost(error: Exception) -> bool:
+    """Whether RocksDB misses one of its own files."""
+    return isinstance(error, StoreError) and "No such file" in str(error)
+
+
 def store_error(what: str, error: Exception) -> StoreError | None:
     """Return what the caller has to know; None if the failure is not one of RocksDB or the disk."""
     text = str(error)

@@ -87,6 +87,14 @@ def branch_name_key(name: BranchName) -> bytes:
     return BRANCH_PREFIX + name.encode()
 
 
+def branch_of_key(key: bytes) -> int | None:
+    """Return the number of the branch that a key belongs to; None: to none, or it names one."""
+    if len(key) < _OF_BRANCH.size or key[0] not in KINDS_OF_BRANCH:
+        return None
+    number: int = _OF_BRANCH.unpack_from(key)[1]
+    return number
+
+
 def behind(prefix: bytes) -> bytes:
     """Return the first key behind all that begin with `prefix`."""
     return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")

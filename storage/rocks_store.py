@@ -13,6 +13,8 @@ answer was right, because what a cut needs goes only after the cut was dropped.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fabric.ids import BranchName, CutSeq
@@ -36,8 +38,22 @@ from .rocks_database import RocksDatabase, RocksSettings
 from .rocks_keys import Kind, behind, branch_prefix, cut_key
 from .rocks_publish import Passing, publish_cut
 from .rocks_read import read_pages
+from .rocks_space import branch_sizes
 from .rocks_values import encoded
 from .rocks_versions import changed_runs, versions_of_runs
+
+
+@dataclass(slots=True)
+class Damage:
+    """What damage was met since the store was opened."""
+
+    count: int = 0
+    newest: str = ""
+
+    def note(self, error: DamagedError) -> None:
+        """Count one more; from any thread, and one that is lost is no loss."""
+        self.newest = str(error)
+        self.count += 1
 
 
 class RocksStore:
@@ -52,6 +68,7 @@ class RocksStore:
     ) -> None:
         """StoreBrokenError: it cannot be opened. `passing` is told the steps of a publish."""
         settings = settings or RocksSettings()
+        self.damage = Damage()
         self._passing = passing
         self._database = RocksDatabase(directory, settings)
         try:
@@ -76,7 +93,8 @@ class RocksStore:
 
     def contents(self, branch: BranchName, seq: CutSeq) -> CutContents:
         """Return everything of a cut but its pages."""
-        return self._catalog.contents(self._catalog.readable(branch, seq), seq)
+        with self._noting():
+            return self._catalog.contents(self._catalog.readable(branch, seq), seq)
 
     def stats(self, branch: BranchName) -> BranchStats:
         """Return what a branch takes; zeros for an unknown one."""
@@ -96,6 +114,13 @@ class RocksStore:
         """Return the bytes on disk of the whole store."""
         return self._database.size_bytes()
 
+    def branch_sizes(self) -> dict[BranchName, int]:
+        """Return the bytes on disk of each branch, about (see `rocks_space`)."""
+        found = map(self._catalog.find, self._catalog.names())
+        states = [state for state in found if state is not None]
+        sizes = branch_sizes(self._database.table_files(), [state.number for state in states])
+        return {state.name: sizes[state.number] for state in states}
+
     # Reading.
 
     def read(
@@ -106,11 +131,15 @@ class RocksStore:
         try:
             files = self._catalog.contents(state, seq).files
         except DamagedError as error:
+            self.damage.note(error)
             return [error for _ in ranges]
         answers = [
             self._read_range(state, seq, files.get(wanted.path), wanted) for wanted in ranges
         ]
         state.require_readable(seq)
+        for answer in answers:
+            if isinstance(answer, DamagedError):
+                self.damage.note(answer)
         return answers
 
     def _read_range(
@@ -137,14 +166,14 @@ class RocksStore:
             raise ValueError(f"there is nothing between cut {after} and an earlier one, {upto}")
         state = self._catalog.readable(branch, upto)
         runs = changed_runs(self._catalog, state, after, upto)
-        return versions_of_runs(self._database, state, upto, runs)
+        return self._noted(versions_of_runs(self._database, state, upto, runs))
 
     # Changing.
 
     def publish(self, branch: BranchName, new: NewCut, read_pages: ReadPages) -> Cut:
         """Store a cut, durably and as a whole, and make it the newest."""
         state = self._catalog.find_or_create(branch)
-        with state.publishing:
+        with state.publishing, self._noting():
             return publish_cut(
                 self._database, self._catalog, state, new, read_pages, passing=self._passing
             )
@@ -154,7 +183,7 @@ class RocksStore:
         state = self._catalog.find(branch)
         if state is None:
             return
-        with state.changing:
+        with state.changing, self._noting():
             if state.cuts.newest in seqs:
                 raise ValueError(f"cut {state.cuts.newest} is the newest of branch {branch}: "
                                  "it has to stay")  # fmt: skip
@@ -183,7 +212,10 @@ class RocksStore:
         if pages_max < 1:
             raise ValueError(f"collecting looks at one page at least, not at {pages_max}")
         state = self._catalog.find(branch)
-        return 0 if state is None else self._collector.step(state, pages_max=pages_max)
+        if state is None:
+            return 0
+        with self._noting():
+            return self._collector.step(state, pages_max=pages_max)
 
     def compact(self, branch: BranchName) -> None:
         """Give back at once the space of what was collected; else that happens by and by."""
@@ -191,3 +223,15 @@ class RocksStore:
         if state is not None:
             prefix = branch_prefix(Kind.PAGE, state.number)
             self._database.compact(prefix, behind(prefix))
+
+    def _noted(self, versions: Iterator[PageVersion]) -> Iterator[PageVersion]:
+        with self._noting():
+            yield from versions
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedError as error:
+            self.damage.note(error)
+            raise

@@ -77,6 +77,11 @@ class StoragePages:
         """Return the pages of each range, or why not: one call, or several side by side."""
         first = self._cut_lsn
         last = max(first, self._position())
+        if len(ranges) == 1 and ranges[0].blocks <= BLOCKS_MAX and not range_problem(ranges[0]):
+            # Nearly always, and a query waits: without what only several batches need.
+            return await self._client.read(
+                self._branch, first=first, last=last, ranges=ranges, timeout_ms=self._timeout_ms
+            )
         turns = asyncio.Semaphore(BATCHES_AT_ONCE)
 
         async def read_batch(batch: list[Piece]) -> list[Pages | SourceError]:
@@ -90,10 +95,7 @@ class StoragePages:
         batches = batches_of(
             [r for r, problem in zip(ranges, problems, strict=True) if not problem]
         )
-        if len(batches) == 1:  # nearly always
-            answers = [await read_batch(batches[0])]
-        else:
-            answers = await asyncio.gather(*map(read_batch, batches))
+        answers = await asyncio.gather(*map(read_batch, batches))
         found = iter(joined(batches, answers))
         return [SourceError(problem) if problem else next(found) for problem in problems]
 

@@ -4,11 +4,12 @@ The engine reads pages as of the node's newest cut, or of an older one that is k
 which. Its reads share the threads of the page service, and are not refused when that is busy: a
 broker bounds its own reads.
 
-With `fallback`, another node's pages as of the same cut (`StoragePages`), a range that is
-damaged here is read there. Nothing is repaired in the store: the page's next version is sound.
+A range that is damaged here is read from other nodes (`peer_pages`), as of the same cut. The page
+store itself is made anew as a whole (`healing`), because what is damaged in it stays in the way of
+its compactions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -24,11 +25,22 @@ from sqlnode.page_source import (
 )
 from sqlnode.pagefault.block_map import Pages
 
+from .client import StorageClient
 from .cut import Cut
 from .page_store import CutGoneError, DamagedError, NoSuchPageError, StoreError
 from .read_pool import ReadPool
+from .storage_pages import StoragePages
 
 log = structlog.get_logger()
+
+
+Fallback = Callable[[Cut], PageSource]
+"""Gives the pages that other nodes have as of a cut."""
+
+
+def peer_pages(client: StorageClient, branch: BranchName) -> Fallback:
+    """Return what other nodes have of a branch, as of any cut that they have, too."""
+    return lambda cut: StoragePages(client, branch, cut.lsn, position=lambda: cut.lsn)
 
 
 @dataclass(slots=True)
@@ -43,7 +55,7 @@ class StoreSource:
     """Implements `PageSource`: pages of one branch as of one cut of this node's store."""
 
     def __init__(
-        self, pool: ReadPool, branch: BranchName, cut: Cut, *, fallback: PageSource | None = None
+        self, pool: ReadPool, branch: BranchName, cut: Cut, *, fallback: Fallback | None = None
     ) -> None:
         self.counters = StoreSourceCounters()
         self._pool = pool
@@ -91,16 +103,15 @@ class StoreSource:
         ]
         damaged = [i for i, pages in enumerate(outcomes) if isinstance(pages, DamagedPageError)]
         if damaged:
-            await self._heal(ranges, outcomes, damaged)
+            await self._heal(cut, ranges, outcomes, damaged)
         return outcomes
 
     async def close(self) -> None:
-        """Close the fallback; the threads are the page service's."""
-        if self._fallback is not None:
-            await self._fallback.close()
+        """Nothing: the threads are the page service's, and the fallback is its owner's."""
 
     async def _heal(
         self,
+        cut: Cut,
         ranges: Sequence[PageRange],
         outcomes: list[Pages | SourceError],
         damaged: Sequence[int],
@@ -109,7 +120,7 @@ class StoreSource:
         self.counters.damaged += len(damaged)
         if self._fallback is None:
             return
-        others = await self._fallback.read([ranges[index] for index in damaged])
+        others = await self._fallback(cut).read([ranges[index] for index in damaged])
         for index, other in zip(damaged, others, strict=True):
             if isinstance(other, SourceError):
                 outcomes[index] = DamagedPageError(f"{outcomes[index]!s}; and elsewhere: {other}")

@@ -48,6 +48,7 @@ from log_service.history import (
 from log_service.methods import Wal
 from log_service.replication_source import WalRemovedError, WalSource
 
+from .wal_feed_ahead import last_checkpoint
 from .wal_feed_settings import LogReader, WalFacts, WalFeedSettings, WrongLogError
 from .wal_feed_source import FeedSource
 from .wal_records import PAGE_BYTES
@@ -168,6 +169,35 @@ class WalFeed:
         while self.checkpoints and self.checkpoints[0].end <= upto:
             self.checkpoints.popleft()
 
+    async def look_ahead(self, *, after: Lsn, upto: Lsn) -> CheckpointFound | None:
+        """Return the last checkpoint in committed WAL between two positions, received or not.
+
+        None as well when the log does not answer: then one that was received has to do.
+        """
+        newest = self._newest
+        if newest is None:
+            return None
+
+        async def read(lsn: Lsn, bytes_max: int) -> Buffer:
+            answer = await self._client.read_wal(
+                self._branch,
+                tli=newest.tli,
+                lsn=lsn,
+                bytes_max=min(bytes_max, self.settings.read_bytes_max),
+                timeout_ms=self.settings.call_timeout_ms,
+            )
+            if not answer.payload or newest is not self._newest:
+                raise RetryError(f"a log node has no WAL at {lsn} yet")
+            return answer.payload
+
+        end = min(upto, self._committed)
+        segment_bytes = self.facts.segment_bytes
+        try:
+            return await last_checkpoint(read, after=after, upto=end, segment_bytes=segment_bytes)
+        except RpcError as error:
+            log.info("looked ahead in vain", branch=str(self._branch), reason=str(error))
+            return None
+
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` whenever anything here has changed, until the result is called.
 
@@ -209,8 +239,12 @@ class WalFeed:
         return found
 
     async def read_log(self, lsn: Lsn, bytes_max: int) -> Buffer:
-        """Return WAL that is in memory no more, however long the log does not answer."""
-        failures = 0
+        """Return WAL that is in memory no more, however long the log does not answer.
+
+        If the log has it no more either, then no engine can start from the newest cut here: the
+        feed has failed, and says so to whoever can get a newer one.
+        """
+        failures = refusals = 0
         while True:
             newest = self._newest
             if newest is None or lsn >= self.received:
@@ -228,7 +262,12 @@ class WalFeed:
                     return answer.payload
                 raise RetryError(f"a log node has no WAL at {lsn} yet")
             except BadRequestError as error:
-                raise self._removed(lsn, error) from error
+                refusals += 1
+                if refusals >= REFUSALS_MAX:
+                    removed = self._removed(lsn, error)
+                    self._fail(removed)
+                    raise removed from error
+                await self._pause(refusals)
             except RpcError as error:
                 self._complain(str(error))
                 failures += 1
@@ -254,22 +293,12 @@ class WalFeed:
     async def _step(self) -> None:
         if self._newest is None:
             await self._ask_leader()
-        elif self._is_paused or self._is_at_limit():
+        elif self._is_paused or not self._has_room():
             self._is_full = not self._is_paused
             await self._poll_idle(self._newest.tli)
         else:
             self._is_full = False
             await self._pull(self._newest.tli)
-
-    def _is_at_limit(self) -> bool:
-        if self._has_room():
-            return False
-        if self.checkpoints and self.checkpoints[-1].end > self._window.taken:
-            return True
-        # The engine's gate stays shut until a checkpoint is found, so one has to be. What does not
-        # fit is read from the log again when the engine gets there.
-        self._window.restart(self._window.end)
-        return False
 
     def _has_room(self) -> bool:
         # Not for every piece that the engine takes: a call for a few bytes costs as much as a long.

@@ -6,21 +6,21 @@ scope: rows for odd answers, see tests/unit/seawall/test_storage_report.py.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import os
 import random
 import re
 import select
 import shutil
+import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures.servers import Fleet, new_run_root
+from fixtures.command import DEADLINE_S, SEAWALL, clean_environment, run_seawall
 from fixtures.storage_cluster import BRANCH, STORES, storage_worlds
 from fixtures.waiting import eventually
 
@@ -30,19 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from fixtures.servers import Fleet
     from fixtures.storage_cluster import StorageWorld
-
-    from sqlnode.privileges import Identity
-    from sqlnode.servers import ServerBinaries
-
 
 pytestmark = pytest.mark.postgres
 
 NODE = STORES[0]
 NOBODY = "127.0.0.1:1"
-DEADLINE_S = 60.0
 DAMAGE_BYTES = 64
-COMMAND = (sys.executable, "-P", "-m", "seawall", "storage")
+
+seawall = functools.partial(run_seawall, "storage")
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +49,11 @@ def metrics_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def world(
-    server_binaries: ServerBinaries,
-    identity: Identity,
-    cluster_template: Path,
-    metrics_port: int,
-) -> Iterator[StorageWorld]:
-    fleet = Fleet(
-        binaries=server_binaries,
-        identity=identity,
-        directory=new_run_root(identity),
-        template=cluster_template,
-    )
-    with (
-        contextlib.closing(fleet),
-        storage_worlds(fleet, metrics={"port": metrics_port}) as world,
-    ):
+def world(shared_fleet: Fleet, metrics_port: int) -> Iterator[StorageWorld]:
+    with storage_worlds(shared_fleet, metrics={"port": metrics_port}) as world:
         with world.churning() as churn:
             churn.wait_for_more(2)
         yield world
-
-
-def seawall(
-    *arguments: object, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        check=False, capture_output=True, text=True, timeout=DEADLINE_S,
-        env=clean_environment() | dict(environ or {}),
-    )  # fmt: skip
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("SEAWALL_")}
 
 
 def rpc(world: StorageWorld) -> str:
@@ -116,10 +85,15 @@ def test_node_that_does_not_answer_is_a_line_and_a_failure(world: StorageWorld) 
 
 
 def test_watch_goes_on_until_it_is_interrupted(world: StorageWorld) -> None:
-    watching = subprocess.Popen(
-        [*COMMAND, "status", rpc(world), "--watch"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment(),
-    )  # fmt: skip
+    # A suite in the background of a shell ignores this signal, and so would what it starts.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        watching = subprocess.Popen(
+            [*SEAWALL, "storage", "status", rpc(world), "--watch"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment(),
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, ours)
     try:
         assert watching.stdout is not None
         said = b""
@@ -128,7 +102,7 @@ def test_watch_goes_on_until_it_is_interrupted(world: StorageWorld) -> None:
             piece = os.read(watching.stdout.fileno(), 65536)
             assert piece, "it ended"
             said += piece
-        watching.send_signal(2)
+        watching.send_signal(signal.SIGINT)
         assert watching.wait(DEADLINE_S) == 130
         assert watching.stderr is not None
         assert watching.stderr.read() == b""
@@ -278,6 +252,28 @@ def test_damaged_store_is_found_out(world: StorageWorld, tmp_path: Path) -> None
         (["cuts", NOBODY, "A B"], 2, "a branch name is 1 to 63 of a-z"),
         (["status", NOBODY, "--tls-ca", "ca.crt"], 2, "go together: give all three"),
         (["verify", "nowhere"], 1, "nowhere is no data directory of a storage node"),
+        (["restore", "main", "new"], 2, "which object store? Give --object-store, --config or"),
+        (["restore", "main", "new", "--object-store", "ftp://here"], 2, "which cluster? Give"),
+        (
+            ["restore", "main", "new", "--cluster", "demo", "--object-store", "ftp://here"],
+            1,
+            "begins with file, memory, s3, gs or az",
+        ),
+        (
+            ["restore", "main", "new", "--cluster", "demo", "--object-store", "file:///nowhere"],
+            1,
+            "there is no object store at file:///nowhere: check where it is",
+        ),
+        (
+            ["restore", "main", "--cluster", "demo", "--object-store", "memory:"],
+            2,
+            "where to? Give DATA_DIR; or --list, to see what there is",
+        ),
+        (
+            ["restore", "main", "--list", "--cluster", "demo", "--object-store", "memory:"],
+            1,
+            "there is no snapshot of branch main of cluster demo: check the names, and where",
+        ),
     ],
 )
 def test_wrong_call_is_refused_in_a_sentence(

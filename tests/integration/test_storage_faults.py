@@ -26,6 +26,7 @@ from fixtures.storage_cluster import STORES, engine_pid, storage_worlds
 from fixtures.waiting import eventually
 
 from bench.log.cluster import Cluster
+from storage.node_directories import DirectoryLocks, NodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,6 +158,32 @@ def test_second_process_on_a_directory_is_refused_in_a_sentence(world: StorageWo
     assert said.endswith(": stop it first"), said
     assert world.stores[NODE].running
     world.assert_equal(NODE)
+
+
+def test_second_process_on_a_run_directory_is_refused_and_harms_nothing(
+    world: StorageWorld,
+) -> None:
+    spec = world.stores[NODE].spec
+    other = world.fleet.directory / "other"
+    second = dataclasses.replace(
+        spec, name="other", directory=other, data_dir=other / "data", run_dir=spec.run_path
+    )
+    with world.churning(seed=14) as churn:
+        churn.wait_for_more(1)
+        said = type(world.stores[NODE])(second).start_refused().splitlines()[-1]
+        assert said == f"storage: another process runs on {spec.run_path}: stop it first"
+        churn.wait_for_more(1)
+    assert list(spec.run_path.glob(".s.PGSQL.*")), "the socket of the node that runs"
+    world.assert_equal(NODE)
+
+
+def test_data_directory_below_the_run_directory_is_refused(fleet: Fleet) -> None:
+    """It would be deleted at the next start."""
+    path = fleet.directory / "both"
+    kept = path / "data"
+    with pytest.raises(NodeError, match="must not be in it: choose another run_dir"):
+        DirectoryLocks(kept, path)
+    assert not path.exists()
 
 
 @slow

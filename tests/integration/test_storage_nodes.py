@@ -65,7 +65,7 @@ def world(
         with world.churning() as churn:
             churn.wait_for_more(2)
             world.control.adopt(SECOND, sources=[FIRST])
-            eventually(lambda: world.control.newest(SECOND) > 0, what="a first cut of the second")
+            eventually(lambda: world.control.newest(SECOND) > 0, what="a first cut", deadline_s=120)
             churn.wait_for_more(2)
         yield world
 

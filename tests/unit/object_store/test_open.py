@@ -6,12 +6,13 @@ Out of scope: what needs a server (tests/integration/test_object_store_s3.py).
 from pathlib import Path
 
 import pytest
+from unit.fabric.rpc_world import in_loop
 
 from object_store.cloud import FILE_BYTES_MAX, Cloud, ObjectStoreOptions, open_cloud
 from object_store.directory import DirectoryStore
-from object_store.interface import ObjectExistsError, ObjectStore, StoreError
+from object_store.interface import ObjectExistsError, ObjectStore, StoreBusyError, StoreError
 from object_store.memory import MemoryStore
-from object_store.open import open_object_store
+from object_store.open import open_object_store, open_when_it_answers
 from object_store.remote import PROBE_FOLDER, RemoteStore, probe_create_only
 
 HIDDEN = "do-not-tell-anybody"
@@ -123,3 +124,30 @@ def test_the_probe_leaves_nothing_behind_unless_deleting_is_forbidden() -> None:
     assert info.name.startswith(PROBE_FOLDER)
     with pytest.raises(ObjectExistsError):
         kept.put_new(info.name, b"")
+
+
+@in_loop
+async def test_a_node_waits_for_a_store_that_does_not_answer_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The store is the only thing here that is not real: none could be made to come at a call."""
+    busy = StoreBusyError("not yet")
+    answers: list[StoreBusyError | MemoryStore] = [busy, busy, MemoryStore()]
+
+    def answer(url: str, *, options: ObjectStoreOptions) -> ObjectStore:
+        del url, options
+        found = answers.pop(0)
+        if isinstance(found, StoreBusyError):
+            raise found
+        return found
+
+    monkeypatch.setattr("object_store.open.open_object_store", answer)
+    assert isinstance(await open_when_it_answers("memory:", retry_s=0), MemoryStore)
+    assert answers == []
+
+
+@in_loop
+async def test_a_node_without_a_store_has_none_and_a_wrong_url_is_not_tried_again() -> None:
+    assert await open_when_it_answers(None) is None
+    with pytest.raises(StoreError, match="begins with"):
+        await open_when_it_answers("ftp://nowhere", retry_s=0)

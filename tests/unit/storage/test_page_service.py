@@ -39,6 +39,7 @@ from storage.read_pool import (
     LOOP_PAUSE_READS_MIN,
     LOOP_READ_S_MAX,
     LoopPatience,
+    Ticket,
     bites,
 )
 
@@ -164,6 +165,30 @@ async def test_bytes_under_way_are_bounded_and_given_back() -> None:
             ticket.release()
             ticket.release()  # once is enough
         assert service.budget.used_bytes == 0
+
+
+@in_loop
+async def test_no_peer_has_all_the_bytes_that_may_be_under_way() -> None:
+    limits = PageServiceSettings(bytes_under_way_max=4 * BYTES_MAX)
+    async with serving_pages(100, settings=limits) as (service, _, _):
+
+        async def read(taker: str) -> Ticket:
+            ranges = [PageRange("base/5/1", 0, 128)] * (BLOCKS_MAX // 128)
+            answer = await service.read(
+                MAIN, first=Lsn(0), last=Lsn(100), ranges=ranges, taker=taker
+            )
+            return answer[2]
+
+        greedy = [await read("greedy"), await read("greedy")]
+        with pytest.raises(BusyError, match="under way to you"):
+            await read("greedy")
+        modest = await read("modest")
+        greedy.pop().release()
+        greedy.append(await read("greedy"))
+        for ticket in (*greedy, modest):
+            ticket.release()
+        assert service.budget.used_bytes == 0
+        assert not service.budget._taken  # who has nothing under way costs nothing
 
 
 @in_loop

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.lsn import Lsn, Tli
-from storage.redo_plan import PAUSE_FIRST_S, PAUSE_MAX_S, Pause, choose_target
+from storage.redo_plan import (
+    LOOK_AHEAD_BYTES_MIN,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    STEP_BYTES_MAX,
+    Pause,
+    choose_target,
+    look_ahead_upto,
+    replay_ahead,
+)
 from storage.wal_scan import CheckpointFound
 
 STEP = 1000
@@ -43,6 +52,53 @@ def test_who_is_behind_takes_the_farthest_within_a_step() -> None:
 
 def test_a_step_is_longer_where_checkpoints_are_farther_apart() -> None:
     assert chosen([5000, 9000], 200) == 5000
+
+
+def test_no_checkpoint_is_chosen_that_the_engine_has_passed() -> None:
+    def choice(replayed: int) -> int | None:
+        target = choose_target(found(100, 200, 300), newest=Lsn(50), replayed=Lsn(replayed))
+        return None if target is None else int(target.end)
+
+    assert choice(301) is None
+    assert choice(300) == 300, "it stands there, and there was no room for the cut"
+    assert choice(0) == 300
+
+
+def test_who_is_little_behind_does_not_look_ahead() -> None:
+    def upto(*, received: int, committed: int) -> Lsn | None:
+        (target,) = found(1000)
+        return look_ahead_upto(
+            target, newest=Lsn(900), received=Lsn(received), committed=Lsn(committed)
+        )
+
+    enough = 5000 + LOOK_AHEAD_BYTES_MIN
+    assert upto(received=5000, committed=enough - 1) is None
+    assert upto(received=5000, committed=enough) == enough
+    assert upto(received=5000, committed=enough + STEP_BYTES_MAX) == 900 + STEP_BYTES_MAX
+
+
+@given(
+    at=st.integers(0, 100_000),
+    pulled=st.integers(0, 100_000),
+    more=st.integers(0, 100_000),
+    window_bytes=st.integers(64, 32_000),
+)
+def test_replay_ahead_keeps_off_the_end_and_never_lets_a_window_stay_full(
+    at: int, pulled: int, more: int, window_bytes: int
+) -> None:
+    received = at + pulled
+    upto = replay_ahead(
+        at=Lsn(at),
+        received=Lsn(received),
+        committed=Lsn(received + more),
+        window_bytes=window_bytes,
+    )
+    if upto is not None:
+        assert at + window_bytes // 2 <= upto <= received
+        assert upto <= received + more - window_bytes // 8
+    else:
+        # Pulling stops when a quarter of a call, hence of a window, is all the room there is.
+        assert pulled < window_bytes * 3 // 4
 
 
 @given(

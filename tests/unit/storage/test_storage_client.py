@@ -30,7 +30,12 @@ from fabric.frames import Payload
 from fabric.ids import BranchName
 from fabric.lsn import Lsn
 from fabric.rpc_errors import DeadlineError, RetryError
-from sqlnode.page_source import DamagedPageError, PageRange, SourceError
+from sqlnode.page_source import (
+    DamagedPageError,
+    PageRange,
+    SourceError,
+    SourceUnreachableError,
+)
 from sqlnode.pagefault.block_map import BLOCK_BYTES, FILE_BLOCKS_MAX, Pages
 from storage.methods import (
     BLOCKS_MAX,
@@ -241,7 +246,7 @@ async def test_when_all_are_dead_each_range_has_one_clear_sentence() -> None:
         source = pages_from(client, 100, 150, timeout_ms=SOON_MS)
         results = await source.read([ONE, TWO])
         for result, name in zip(results, ("base/5/1 block 0", "base/5/2 block 1"), strict=True):
-            assert type(result) is SourceError
+            assert type(result) is SourceUnreachableError
             text = str(result)
             assert text.startswith(
                 f"{name} of main cannot be had: no storage node answered in time "

@@ -7,11 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 from unit.fabric.rpc_world import in_loop
 from unit.storage.memory_pages import MAIN, lsn_of, make_cut, page_of
-from unit.storage.page_world import client_of, pages_from, storage_nodes
+from unit.storage.page_world import client_of, storage_nodes
 
 from sqlnode.page_source import DamagedPageError, PageRange, SourceError
 from storage.page_store import StoreBrokenError
-from storage.store_source import StoreSource
+from storage.store_source import StoreSource, peer_pages
 
 ONE = PageRange("base/5/1", 0, 1)
 TWO = PageRange("base/5/2", 1, 1)
@@ -84,7 +84,7 @@ async def test_damage_is_healed_from_another_node() -> None:
     async with storage_nodes(2) as [node, other], client_of(other) as client:
         cut = node.publish(100)
         other.publish(100)
-        elsewhere = pages_from(client, 100, 100)
+        elsewhere = peer_pages(client, MAIN)
         source = StoreSource(node.service.pool, MAIN, cut, fallback=elsewhere)
         node.store.damaged.add(("base/5/1", 0))
         with capture_logs() as logs:
@@ -103,7 +103,7 @@ async def test_what_is_damaged_everywhere_stays_damage() -> None:
     async with storage_nodes(2) as [node, other], client_of(other) as client:
         cut = node.publish(100)
         other.publish(100)
-        source = StoreSource(node.service.pool, MAIN, cut, fallback=pages_from(client, 100, 100))
+        source = StoreSource(node.service.pool, MAIN, cut, fallback=peer_pages(client, MAIN))
         node.store.damaged.add(("base/5/1", 0))
         other.store.damaged.add(("base/5/1", 0))
         with capture_logs():
