@@ -23,15 +23,13 @@ import uvloop
 from fabric.logs import configure
 from fabric.settings import SettingsError, load
 from fabric.tls import IdentityError
-from object_store.interface import ObjectStore, ObjectStoreError, StoreBusyError
-from object_store.open import open_object_store
+from object_store.interface import ObjectStoreError
+from object_store.open import open_when_it_answers
 
 from .disk_errors import LogError
 from .handlers import Handlers
 from .node import LogNode, NodeError
 from .node_settings import NodeSettings
-
-STORE_RETRY_S = 2.0
 
 log = structlog.get_logger()
 
@@ -61,7 +59,7 @@ def main() -> int:
 
 
 async def _serve(settings: NodeSettings) -> int:
-    store = await _store(settings)
+    store = await open_when_it_answers(settings.object_store, options=settings.store)
     rng = random.Random(os.urandom(16))  # noqa: S311  # spreads elections, keeps no secret
     node = LogNode(settings, store=store, rng=rng)
     Handlers(node).serve()
@@ -82,18 +80,6 @@ async def _serve(settings: NodeSettings) -> int:
     await node.close()
     log.info("log node stopped")
     return 0
-
-
-async def _store(settings: NodeSettings) -> ObjectStore | None:
-    """Open the object store; one that does not answer yet is asked until it does, or we end."""
-    url = settings.object_store
-    while url is not None:
-        try:
-            return await asyncio.to_thread(open_object_store, url, options=settings.store)
-        except StoreBusyError as error:
-            log.warning("object store does not answer", reason=str(error))
-            await asyncio.sleep(STORE_RETRY_S)
-    return None
 
 
 if __name__ == "__main__":

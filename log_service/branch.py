@@ -15,6 +15,7 @@ The rules, each of which keeps an acknowledged commit safe:
 - A timeline number grows and is never used again; its history continues the known one; it forks
   at or before the end of WAL, at or after the fork before it. What was behind the fork is dead.
 - WAL is trimmed only up to what is committed and what nobody has pinned.
+- Notes are few and small: they are in the state, which travels whole.
 """
 
 from dataclasses import dataclass
@@ -29,12 +30,15 @@ from fabric.lsn import Lsn, Tli, checked_segment_bytes
 from .history import HistoryConflictError, HistoryError, TimelineHistory, parse_history
 from .record import Kind, Record
 from .record_bodies import (
+    NOTES_BYTES_MAX,
+    NOTES_MAX,
     PINS_MAX,
     EpochBody,
     Genesis,
     Holder,
     MemberInfo,
     Members,
+    Note,
     Pin,
     Timeline,
     Trim,
@@ -62,6 +66,7 @@ class Branch:
     start: Lsn = Lsn(0)  # noqa: RUF009  # an immutable value
     end: Lsn = Lsn(0)  # noqa: RUF009  # an immutable value
     pins: dict[str, Lsn] | None = None
+    notes: dict[str, bytes] | None = None
 
     @property
     def tli(self) -> Tli:
@@ -87,6 +92,7 @@ class Branch:
             start=self.start,
             end=self.end,
             pins=dict(self.pins or {}),
+            notes=dict(self.notes or {}),
         )
 
     def verify_epoch(self, epoch: Epoch) -> None:
@@ -114,6 +120,8 @@ class Branch:
                 self._trim(decode_body(record, Trim))
             case Kind.PIN:
                 self._pin(decode_body(record, Pin))
+            case Kind.NOTE:
+                self._note(decode_body(record, Note))
 
     def verify_wal(self, record: Record) -> None:
         """Raise FenceError unless the record's WAL continues ours."""
@@ -192,6 +200,17 @@ class Branch:
             pins[body.name] = body.lsn
         self.pins = pins
 
+    def _note(self, body: Note) -> None:
+        self._require_genesis()
+        notes = {name: content for name, content in (self.notes or {}).items() if name != body.name}
+        if body.content is not None:
+            notes[body.name] = body.content
+            if len(notes) > NOTES_MAX:
+                raise FenceError(f"there are {NOTES_MAX} notes already: remove one")
+            if sum(map(len, notes.values())) > NOTES_BYTES_MAX:
+                raise FenceError(f"the notes of a branch have {NOTES_BYTES_MAX} bytes at most")
+        self.notes = notes
+
     def _require_genesis(self) -> None:
         if self.genesis is None:
             raise FenceError("this log does not know whose WAL it is for")
@@ -211,6 +230,7 @@ class _Saved(msgspec.Struct, frozen=True):
     start: Lsn
     end: Lsn
     pins: dict[str, Lsn]
+    notes: dict[str, bytes] = {}  # older states have none
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=encode_hook)
@@ -232,6 +252,7 @@ def encode_branch(branch: Branch) -> bytes:
             start=branch.start,
             end=branch.end,
             pins=branch.pins or {},
+            notes=branch.notes or {},
         )
     )
 
@@ -259,4 +280,5 @@ def decode_branch(data: bytes) -> Branch:
         start=saved.start,
         end=saved.end,
         pins=saved.pins,
+        notes=saved.notes,
     )

@@ -5,29 +5,33 @@
         granted = await client.grant_epoch(branch, holder)
         topology = await client.topology(branch)
 
-`addresses` are some log nodes; the others are learned from what they say. A call that needs the
-leader is tried until its time is up: a node that does not lead says so, and the next one is asked.
-A call whose connection broke is tried again too: each of them is harmless to repeat, except
-`grant_epoch`, for which `after` makes sure that it happens once.
+`addresses` are some log nodes; the others are learned from what they say. How a call finds the
+leader is in `client_calls.py`. A call whose connection broke is tried again too: each of them is
+harmless to repeat, except `grant_epoch`, for which `after` makes sure that it happens once.
 """
 
-import asyncio
-import random
 import secrets
-from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from fabric.addresses import parse_address
 from fabric.ids import BranchName, Epoch, NodeName
 from fabric.lsn import Lsn, Tli
-from fabric.rpc import Answer, Method, Q, R
-from fabric.rpc_client import RpcClient
-from fabric.rpc_errors import DeadlineError, RetryError, RpcError, UnreachableError
-from fabric.tls import ClientTls
+from fabric.rpc import Answer
 
+from .client_calls import TIMEOUT_MS_DEFAULT, LogCalls
+from .compute_methods import (
+    LIST_COMPUTES,
+    READ_NOTES,
+    SET_NOTE,
+    SWITCHOVER,
+    ComputeReport,
+    Computes,
+    Orders,
+    SetNote,
+    Switchover,
+)
 from .methods import (
     ADD_MEMBER,
     BEGIN_LOG,
@@ -41,7 +45,6 @@ from .methods import (
     SET_PIN,
     STATUS,
     TRANSFER_LEAD,
-    WATCH_TOPOLOGY,
     AddMember,
     BeginLog,
     DropReplica,
@@ -51,6 +54,7 @@ from .methods import (
     JoinGroup,
     NodeStatus,
     Nothing,
+    OfBranch,
     ReadHistory,
     ReadWal,
     RemoveMember,
@@ -62,13 +66,10 @@ from .methods import (
 )
 from .record_bodies import Genesis, Holder, MemberInfo
 
-TIMEOUT_MS_DEFAULT: Final = 10_000
 CHANGE_TIMEOUT_MS: Final = 120_000  # a new member has to catch up
-PAUSE_MS: Final = 20
-ONE_CALL_MS: Final = 2_000
+SWITCHOVER_TIMEOUT_MS: Final = 20_000  # the leader gives up before that
+REPORT_TIMEOUT_MS: Final = 400  # the next report is about to come
 MEMBER_BITS: Final = 63
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 class NodeAddress(msgspec.Struct, frozen=True):
@@ -79,34 +80,8 @@ class NodeAddress(msgspec.Struct, frozen=True):
     pg: str = ""
 
 
-class LogClient:
+class LogClient(LogCalls):
     """Calls to the log nodes of one cluster."""
-
-    def __init__(
-        self, addresses: Iterable[str], *, rng: random.Random, tls: ClientTls | None = None
-    ) -> None:
-        self._addresses = list(dict.fromkeys(addresses))
-        self._rng = rng
-        self._tls = tls
-        self._clients: dict[str, RpcClient] = {}
-        self._leaders: dict[BranchName, str] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """End all connections."""
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
 
     # --- Branches and members -----------------------------------------------------------------
 
@@ -115,10 +90,14 @@ class LogClient:
         branch: BranchName,
         genesis: Genesis,
         nodes: Sequence[NodeAddress],
+        first_wal: bytes = b"",
         *,
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
     ) -> None:
-        """Make a log on these nodes; going on with what an earlier attempt has begun is fine."""
+        """Make a log on these nodes; going on with what an earlier attempt has begun is fine.
+
+        `first_wal` is WAL from the genesis's start on that exists before there is any primary.
+        """
         members = await self._members_begun(branch, nodes)
         if members is None:
             members = tuple(_new_member(node) for node in nodes)
@@ -126,7 +105,8 @@ class LogClient:
             found = FoundGroup(branch, info.member, members)
             await self.call_node(info.rpc, FOUND_GROUP, found, timeout_ms=timeout_ms)
         self._addresses = list(dict.fromkeys([*self._addresses, *(n.rpc for n in nodes)]))
-        await self.call_leader(branch, BEGIN_LOG, BeginLog(branch, genesis), timeout_ms=timeout_ms)
+        begin = BeginLog(branch, genesis, first_wal)
+        await self.call_leader(branch, BEGIN_LOG, begin, timeout_ms=timeout_ms)
 
     async def _members_begun(
         self, branch: BranchName, nodes: Sequence[NodeAddress]
@@ -193,6 +173,61 @@ class LogClient:
         """Keep WAL from `lsn` on; None: no longer."""
         await self.call_leader(branch, SET_PIN, SetPin(branch, name, lsn))
 
+    # --- Computes -----------------------------------------------------------------------------
+
+    async def report(self, report: ComputeReport, *, timeout_ms: int = REPORT_TIMEOUT_MS) -> Orders:
+        """Say how a compute is, and hear what it has to do: one attempt, and a short one.
+
+        Any RpcError: nobody took it. The lease counts from before this call.
+        """
+        return await self.report_once(report, timeout_ms)
+
+    async def switchover(
+        self,
+        branch: BranchName,
+        to: NodeName | None = None,
+        *,
+        by_force: bool = False,
+        timeout_ms: int = SWITCHOVER_TIMEOUT_MS,
+    ) -> Granted:
+        """Make another compute the primary; done when the new epoch is committed."""
+        request = Switchover(branch, to, by_force)
+        return (await self.call_leader(branch, SWITCHOVER, request, timeout_ms=timeout_ms)).response
+
+    async def computes(
+        self, branch: BranchName, *, timeout_ms: int = TIMEOUT_MS_DEFAULT
+    ) -> Computes:
+        """Return what the leader knows of the computes."""
+        request = OfBranch(branch)
+        return (
+            await self.call_leader(branch, LIST_COMPUTES, request, timeout_ms=timeout_ms)
+        ).response
+
+    async def set_note(
+        self,
+        branch: BranchName,
+        name: str,
+        epoch: Epoch,
+        content: bytes | None,
+        *,
+        timeout_ms: int = TIMEOUT_MS_DEFAULT,
+    ) -> None:
+        """Keep some bytes with the branch; None: no longer. `epoch` must be the branch's."""
+        request = SetNote(branch, name, epoch, content)
+        await self.call_leader(branch, SET_NOTE, request, timeout_ms=timeout_ms)
+
+    async def read_notes(
+        self, branch: BranchName, *, timeout_ms: int = TIMEOUT_MS_DEFAULT
+    ) -> tuple[tuple[str, bytes], ...]:
+        """Return all notes of the branch: names and contents."""
+        request = OfBranch(branch)
+        answer = await self.call_leader(branch, READ_NOTES, request, timeout_ms=timeout_ms)
+        notes, at = [], 0
+        for name, size_bytes in answer.response.notes:
+            notes.append((name, bytes(answer.payload[at : at + size_bytes])))
+            at += size_bytes
+        return tuple(notes)
+
     # --- Reading ------------------------------------------------------------------------------
 
     async def topology(
@@ -211,7 +246,9 @@ class LogClient:
         """Return who is who once that is not `known` any more, or after `wait_ms`."""
         request = WatchTopology(branch, known, wait_ms)
         timeout_ms = wait_ms + TIMEOUT_MS_DEFAULT
-        return await self._any(branch, request, self._deadline(timeout_ms))
+        topology = await self._any(branch, request, self._deadline(timeout_ms))
+        self._learn(topology)
+        return topology
 
     async def read_wal(
         self,
@@ -240,119 +277,6 @@ class LogClient:
     ) -> NodeStatus:
         """Return all that one node knows."""
         return (await self.call_node(address, STATUS, Nothing(), timeout_ms=timeout_ms)).response
-
-    # --- Calls --------------------------------------------------------------------------------
-
-    async def call_node(
-        self, address: str, method: Method[Q, R], request: Q, *, timeout_ms: int = ONE_CALL_MS
-    ) -> Answer[R]:
-        """Call one node, and no other."""
-        deadline = self._deadline(timeout_ms)
-        while True:
-            try:
-                client = await self._client(address)
-                left_ms = self._left_ms(deadline)
-                return await client.call(method, request, timeout_ms=left_ms)
-            except UnreachableError as error:
-                await self._pause(deadline, str(error))
-
-    async def call_leader(
-        self,
-        branch: BranchName,
-        method: Method[Q, R],
-        request: Q,
-        *,
-        timeout_ms: int = TIMEOUT_MS_DEFAULT,
-    ) -> Answer[R]:
-        """Call the leader of a branch, whoever that is until the time is up."""
-        deadline = self._deadline(timeout_ms)
-        reason = ""
-        while True:
-            address = await self._leader(branch, deadline)
-            try:
-                client = await self._client(address)
-                return await client.call(method, request, timeout_ms=self._left_ms(deadline))
-            except RetryError as error:
-                reason = str(error)
-                self._leaders.pop(branch, None)
-                await self._pause(deadline, reason)
-            except DeadlineError as error:
-                raise _late(error, reason) from error
-
-    async def _leader(self, branch: BranchName, deadline: float) -> str:
-        address = self._leaders.get(branch)
-        if address is not None:
-            return address
-        while True:
-            reasons = []
-            for address in list(self._addresses):
-                topology = await self._ask(address, branch)
-                if isinstance(topology, RpcError):
-                    reasons.append(str(topology))
-                    continue
-                for info in topology.members:
-                    if info.rpc not in self._addresses:
-                        self._addresses.append(info.rpc)
-                if topology.is_leading:
-                    self._leaders[branch] = address
-                    return address
-                reasons.append(f"{topology.node} does not lead")
-            await self._pause(deadline, f"nobody leads {branch} ({'; '.join(reasons)})")
-
-    async def _ask(self, address: str, branch: BranchName) -> Topology | RpcError:
-        try:
-            client = await self._client(address)
-            request = WatchTopology(branch)
-            return (await client.call(WATCH_TOPOLOGY, request, timeout_ms=ONE_CALL_MS)).response
-        except RpcError as error:
-            return error
-
-    async def _any(self, branch: BranchName, request: WatchTopology, deadline: float) -> Topology:
-        return (await self._any_answer(branch, WATCH_TOPOLOGY, request, deadline)).response
-
-    async def _any_answer(
-        self, branch: BranchName, method: Method[Q, R], request: Q, deadline: float
-    ) -> Answer[R]:
-        """Ask the leader if it is known, else whoever answers."""
-        reason = ""
-        while True:
-            known = self._leaders.get(branch)
-            reasons = []
-            for address in [known] if known else list(self._addresses):
-                try:
-                    client = await self._client(address)
-                    return await client.call(method, request, timeout_ms=self._left_ms(deadline))
-                except RetryError as error:
-                    reasons.append(str(error))
-                    self._leaders.pop(branch, None)
-                except DeadlineError as error:
-                    raise _late(error, "; ".join(reasons) or reason) from error
-            reason = "; ".join(reasons)
-            await self._pause(deadline, reason)
-
-    async def _client(self, address: str) -> RpcClient:
-        client = self._clients.get(address)
-        if client is None:
-            client = RpcClient(parse_address(address), rng=self._rng, tls=self._tls)
-            self._clients[address] = client
-            await client.__aenter__()
-        return client
-
-    def _deadline(self, timeout_ms: int) -> float:
-        return asyncio.get_running_loop().time() + timeout_ms / 1000
-
-    def _left_ms(self, deadline: float) -> int:
-        return max(1, int((deadline - asyncio.get_running_loop().time()) * 1000))
-
-    async def _pause(self, deadline: float, reason: str) -> None:
-        if asyncio.get_running_loop().time() >= deadline:
-            raise DeadlineError(f"time is up: {reason}")
-        await asyncio.sleep(PAUSE_MS / 1000)
-
-
-def _late(error: DeadlineError, reason: str) -> DeadlineError:
-    """Return why time was up: for the last attempt there may have been hardly any left."""
-    return DeadlineError(f"time is up: {reason}") if reason else error
 
 
 def _new_member(node: NodeAddress) -> MemberInfo:

@@ -204,6 +204,11 @@ class Group:
         self.raft.propose(record.size_bytes, record)
         tail.apply(record)
 
+    async def propose_first_wal(self, epoch: Epoch, tli: int, lsn: Lsn, body: Buffer) -> None:
+        """Append WAL that is older than any primary, and wait until it is committed here."""
+        self.propose_wal(epoch, tli, lsn, body)
+        await self._until_committed(self.raft.last_index)
+
     def flush(self) -> None:
         """Let what was proposed go out."""
         self._wake(self)

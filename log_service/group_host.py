@@ -1,4 +1,5 @@
-"""What a node runs for a group besides its log: ingest, archive while it leads, and trimming.
+"""What a node runs for a group besides its log: ingest, archive and elections while it leads, and
+trimming.
 
 Which of them run follows from the group's role and the branch's state alone: `_follow` compares
 what should run with what does, whenever one of the two has changed.
@@ -7,7 +8,7 @@ what should run with what does, whenever one of the two has changed.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fabric.ids import BranchName, ClusterName
+from fabric.ids import BranchName, ClusterName, NodeName
 from fabric.lsn import Tli
 from fabric.tls import ClientTls
 from object_store.interface import ObjectStore
@@ -15,6 +16,7 @@ from object_store.interface import ObjectStore
 from .archive_plan import ArchiveLayout
 from .archiver import Archiver, Trimmer
 from .disk_writer import DiskWriter
+from .elector import Elector
 from .group import Group
 from .ingest import Ingest
 from .wal_source import GroupWal
@@ -25,6 +27,7 @@ class HostContext:
     """What the groups of a node share."""
 
     cluster: ClusterName
+    node: NodeName
     store: ObjectStore | None
     store_threads: DiskWriter
     """Others than those that write logs: a cloud may take a minute to answer."""
@@ -43,6 +46,7 @@ class GroupHost:
             group, threads=context.store_threads, store=context.store, layout=self._layout
         )
         self.ingest: Ingest | None = None
+        self.elector = Elector(group, context.node, is_primary=self._holder_is_primary)
         self.archiver: Archiver | None = None
         self._trimmer = Trimmer(group)
         self._seen: tuple[object, ...] = ()
@@ -65,6 +69,7 @@ class GroupHost:
         self.group.on_role.discard(self._follow)
         self.group.on_commit.discard(self._follow)
         self._trimmer.close()
+        self.elector.close()
         self._stop_leading()
         await self.group.close()
 
@@ -95,6 +100,7 @@ class GroupHost:
         if seen == self._seen:
             return
         self._seen = seen
+        self.elector.follow()
         if not group.is_leading:
             self._stop_leading()
         else:
@@ -124,6 +130,10 @@ class GroupHost:
                 store=context.store,
                 threads=context.store_threads,
             )
+
+    def _holder_is_primary(self) -> None:
+        if self.ingest is not None:
+            self.ingest.hurry()
 
     def _ingest_changed(self) -> None:
         for changed in list(self._watchers):

@@ -5,6 +5,10 @@ from typing import Annotated, Final
 
 import msgspec
 
+# How old the proof that a leader leads may be when it renews a lease, and the drift of clocks.
+PROOF_MS_MAX: Final = 300
+LEASE_MARGIN_MS: Final = 2 * PROOF_MS_MAX
+
 _MIB: Final = 1024 * 1024
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -44,6 +48,26 @@ class GroupSettings:
     """How long small entries wait for the followers that no commit waits for (outbox.py), and so a
     commit at most for a follower that has just hung. 0: all get them at once."""
 
+    lease_ms: _Count = 1_800
+    """How long a primary may act as one after it sent a report that the leader answered."""
+
+    takeover_ms: _Count = 2_600
+    """After so long without a report of the primary another one is chosen: when its lease is over
+    for certain (elector.py)."""
+
+    fresh_ms: _Count = 1_000
+    """Only who has reported within this time is chosen."""
+
+    promote_ms: _Count = 10_000
+    """How long a chosen compute may take to become the primary while another one could."""
+
     slot: str = field(default="seawall_log")
     """The replication slot on the primary, and our name in `synchronous_standby_names`: that must
     be `ANY 1 (seawall_log)`, so that a leader that hangs does not stand before its successor."""
+
+    def __post_init__(self) -> None:
+        if self.takeover_ms < self.lease_ms + LEASE_MARGIN_MS:
+            raise ValueError(
+                f"takeover_ms must be lease_ms + {LEASE_MARGIN_MS} at least: else there may be two "
+                "primaries for a moment"
+            )

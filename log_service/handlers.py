@@ -1,24 +1,32 @@
 """What a node answers: one function for each method of `methods.py`.
 
-Who may call what is in one table, `serve`. A node that does not lead a branch answers RetryError to
-what needs the leader, and names the leader for a human; clients look for themselves.
+Who may call what is in one table, `serve`. What computes ask is in `compute_handlers.py`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
-from fabric.addresses import parse_address
-from fabric.ids import BranchName, Epoch, Role
+from fabric.ids import BranchName, Role
 from fabric.lsn import Lsn
 from fabric.rpc import Call, Reply
 from fabric.rpc_errors import BadRequestError, RetryError, RpcError
-from raft.errors import BusyError, ConfigRefusedError, NotLeaderError
 
-from .branch import FenceError
+from .answering import (
+    MANAGERS,
+    READERS,
+    WAL_READERS,
+    host_of,
+    leading,
+    proposed,
+    refused,
+    until,
+    verify_address,
+)
+from .compute_handlers import ComputeHandlers
 from .disk_errors import LogError
+from .elector import grant
 from .group import Group
 from .group_host import GroupHost
 from .methods import (
@@ -56,15 +64,12 @@ from .methods import (
     WatchTopology,
 )
 from .node import LogNode
-from .record_bodies import EpochBody, MemberInfo, Pin
+from .record_bodies import Genesis, MemberInfo, Pin
 from .replication_source import WalRemovedError
 from .status import group_status, topology_of
 
 log = structlog.get_logger()
 
-MANAGERS: Final = frozenset({Role.ADMIN, Role.OPERATOR, Role.LOG})
-READERS: Final = MANAGERS | {Role.COMPUTE, Role.STORAGE, Role.GATEWAY}
-WAL_READERS: Final = MANAGERS | {Role.COMPUTE, Role.STORAGE}
 CATCH_UP_LOOK_MS: Final = 50
 TRANSFER_WAIT_MS: Final = 5_000
 ASK_AROUND_MS: Final = 1_000
@@ -92,6 +97,7 @@ class Handlers:
         rpc.add(WATCH_TOPOLOGY, self.watch_topology, roles=READERS)
         rpc.add(SET_PIN, self.set_pin, roles=MANAGERS | {Role.STORAGE})
         rpc.add(STATUS, self.status, roles=MANAGERS)
+        ComputeHandlers(self._node).serve()
 
     # --- Groups and members -------------------------------------------------------------------
 
@@ -113,35 +119,61 @@ class Handlers:
         return Reply(Done())
 
     async def begin_log(self, call: Call, request: BeginLog) -> Reply[Done]:
-        """Say whose WAL it is."""
+        """Say whose WAL it is, and what it begins with. Each step is left out if it is done."""
         del call
-        group = self._leading(request.branch)
+        host = host_of(self._node, request.branch)
+        group = leading(self._node, request.branch)
         known = group.committed.genesis
         if known is None:
-            await _proposed(group.propose(request.genesis))
+            await proposed(group.propose(request.genesis))
         elif known != request.genesis:
             raise BadRequestError(
                 f"branch {request.branch} is that of system {known.system_identifier}, from "
                 f"{known.start} on: choose another name"
             )
+        if request.first_wal:
+            await self._begin_wal(host, request.genesis, request.first_wal)
         return Reply(Done())
+
+    async def _begin_wal(self, host: GroupHost, genesis: Genesis, first_wal: bytes) -> None:
+        """Append the WAL that no primary sends, under an epoch that nobody holds."""
+        group = host.group
+        end = genesis.start + len(first_wal)
+        if group.tail is not None and group.tail.epoch == 0:
+            await proposed(grant(group, None, reason="first WAL"))
+        tail = group.tail
+        if tail is not None and tail.end == genesis.start:
+            if tail.holder is not None:
+                raise BadRequestError(f"{tail.holder.name} writes this branch's first WAL already")
+            await proposed(
+                group.propose_first_wal(tail.epoch, genesis.tli, genesis.start, first_wal)
+            )
+        if group.committed.start > genesis.start:
+            return  # trimmed: long ago
+        if group.committed.end < end:
+            raise RetryError("the first WAL is not committed yet")
+        found = b"".join(await host.wal.read(genesis.tli, genesis.start, len(first_wal)))
+        if not first_wal.startswith(found):
+            raise BadRequestError(
+                f"{host.branch} begins with other WAL at {genesis.start}: choose another name"
+            )
 
     async def add_member(self, call: Call, request: AddMember) -> Reply[Done]:
         """Add a learner, wait until it has what we have, let it vote."""
         del call
-        group = self._leading(request.branch)
+        group = leading(self._node, request.branch)
         info = request.info
         known = {other.member: other for other in group.members}
         if info.node in {other.node for other in group.members if other.member != info.member}:
             raise BadRequestError(f"{info.node} has a member of {request.branch}: remove it first")
         if info.member not in known:
             learner = _with_vote(info, is_voter=False)
-            await _proposed(group.propose_members((*group.members, learner)))
+            await proposed(group.propose_members((*group.members, learner)))
         await self._caught_up(group, info.member)
         if not known.get(info.member, _with_vote(info, is_voter=False)).is_voter:
             others = tuple(other for other in group.members if other.member != info.member)
             voter = _with_vote(info, is_voter=True)
-            await _proposed(group.propose_members((*others, voter)))
+            await proposed(group.propose_members((*others, voter)))
         return Reply(Done())
 
     async def _caught_up(self, group: Group, member: int) -> None:
@@ -158,7 +190,7 @@ class Handlers:
     async def remove_member(self, call: Call, request: RemoveMember) -> Reply[Done]:
         """Take a replica out; a leader that is to go hands over first."""
         del call
-        group = self._leading(request.branch)
+        group = leading(self._node, request.branch)
         if request.member not in {info.member for info in group.members}:
             return Reply(Done())
         if request.member == group.raft.me:
@@ -167,7 +199,7 @@ class Handlers:
             group.transfer(group.best_successor())
             raise RetryError("the leader is to be removed: it hands over first, ask again")
         left = tuple(info for info in group.members if info.member != request.member)
-        await _proposed(group.propose_members(left))
+        await proposed(group.propose_members(left))
         return Reply(Done())
 
     async def drop_replica(self, call: Call, request: DropReplica) -> Reply[Done]:
@@ -201,7 +233,7 @@ class Handlers:
     async def transfer_lead(self, call: Call, request: TransferLead) -> Reply[Done]:
         """Hand the lead over, and wait until somebody else has it."""
         del call
-        group = self._leading(request.branch)
+        group = leading(self._node, request.branch)
         if request.to is None:
             if len(group.raft.config.voters) < 2:  # noqa: PLR2004  # somebody else
                 raise BadRequestError(f"{request.branch} has no other voter")
@@ -213,8 +245,8 @@ class Handlers:
             target = targets[0]
         if target != group.raft.me:
             term = group.raft.term
-            _refused(lambda: group.transfer(target))
-            await _until(
+            refused(lambda: group.transfer(target))
+            await until(
                 lambda: group.raft.term != term or not group.is_leading,
                 group.watch_role,
                 TRANSFER_WAIT_MS,
@@ -226,7 +258,7 @@ class Handlers:
     async def grant_epoch(self, call: Call, request: GrantEpoch) -> Reply[Granted]:
         """Begin a new epoch: the holder of the old one can never commit again."""
         del call
-        group = self._leading(request.branch)
+        group = leading(self._node, request.branch)
         assert group.tail is not None
         before = group.tail.epoch
         if request.after is not None and request.after != before:
@@ -234,25 +266,15 @@ class Handlers:
                 f"the epoch is {before}, not {request.after}: somebody else was faster"
             )
         if request.holder is not None:
-            _verify_address(request.holder.address)
-        epoch = Epoch(before + 1)
-        await _proposed(group.propose(EpochBody(epoch, request.holder)))
-        end = group.committed.epoch_start
-        log.info(
-            "epoch granted",
-            group=group.name,
-            epoch=int(epoch),
-            holder=None if request.holder is None else request.holder.name,
-            end=str(end),
-        )
-        return Reply(Granted(epoch, end))
+            verify_address(request.holder.address)
+        return Reply(await proposed(grant(group, request.holder, reason="order")))
 
     async def set_pin(self, call: Call, request: SetPin) -> Reply[Done]:
         """Keep WAL for somebody."""
         del call
-        group = self._leading(request.branch)
+        group = leading(self._node, request.branch)
         if (group.committed.pins or {}).get(request.name) != request.lsn:
-            await _proposed(group.propose(Pin(request.name, request.lsn)))
+            await proposed(group.propose(Pin(request.name, request.lsn)))
         return Reply(Done())
 
     # --- Reading ------------------------------------------------------------------------------
@@ -260,7 +282,7 @@ class Handlers:
     async def read_wal(self, call: Call, request: ReadWal) -> Reply[Wal]:
         """Return committed WAL; wait a little for it if that is wanted."""
         del call
-        host = self._host(request.branch)
+        host = host_of(self._node, request.branch)
         if host.group.committed.genesis is None:
             raise RetryError(f"branch {request.branch} has no WAL yet")
         wal = host.wal
@@ -271,7 +293,7 @@ class Handlers:
             return self._readable(host, request) == request.lsn and not wal.fork_of(request.tli)
 
         if request.wait_ms and is_all():
-            await _until(lambda: not is_all(), wal.subscribe, request.wait_ms)
+            await until(lambda: not is_all(), wal.subscribe, request.wait_ms)
         end = self._readable(host, request)
         fork = wal.fork_of(request.tli)
         answer = Wal(wal.tli, wal.committed, None if fork is None else fork[1])
@@ -292,7 +314,7 @@ class Handlers:
     async def read_history(self, call: Call, request: ReadHistory) -> Reply[History]:
         """Return a history file."""
         del call
-        content = self._host(request.branch).wal.history_files.get(request.tli)
+        content = host_of(self._node, request.branch).wal.history_files.get(request.tli)
         if content is None:
             raise BadRequestError(f"timeline {request.tli:d} has no history file here")
         return Reply(History(content))
@@ -300,14 +322,14 @@ class Handlers:
     async def watch_topology(self, call: Call, request: WatchTopology) -> Reply[Topology]:
         """Return who is who, when it is not what the caller knows."""
         del call
-        host = self._host(request.branch)
+        host = host_of(self._node, request.branch)
         name = self._node.settings.name
 
         def changed() -> bool:
             return topology_of(host, name).version != request.known
 
         if request.wait_ms and not changed():
-            await _until(changed, host.watch, request.wait_ms)
+            await until(changed, host.watch, request.wait_ms)
         return Reply(topology_of(host, name))
 
     async def status(self, call: Call, request: Nothing) -> Reply[NodeStatus]:
@@ -320,67 +342,6 @@ class Handlers:
                 tuple(group_status(host, node) for _, host in sorted(node.hosts.items())),
             )
         )
-
-    # --- Helpers ------------------------------------------------------------------------------
-
-    def _host(self, branch: BranchName) -> GroupHost:
-        host = self._node.hosts.get(branch)
-        if host is None:
-            raise RetryError(f"branch {branch} has no replica on {self._node.settings.name}")
-        return host
-
-    def _leading(self, branch: BranchName) -> Group:
-        group = self._host(branch).group
-        if not group.is_leading:
-            leader = group.leader_info
-            known = "nobody known" if leader is None else leader.node
-            raise RetryError(f"{self._node.settings.name} does not lead {branch}, but {known}")
-        return group
-
-
-async def _proposed(proposal: Awaitable[None]) -> None:
-    """Wait until a proposal is committed; say in the caller's terms why it is not."""
-    try:
-        await proposal
-    except (NotLeaderError, BusyError) as error:
-        raise RetryError(str(error)) from error
-    except (FenceError, ConfigRefusedError) as error:
-        raise BadRequestError(str(error)) from error
-
-
-def _verify_address(text: str) -> None:
-    try:
-        parse_address(text)
-    except ValueError as error:
-        raise BadRequestError(str(error)) from error
-
-
-def _refused(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except (NotLeaderError, BusyError) as error:
-        raise RetryError(str(error)) from error
-    except ConfigRefusedError as error:
-        raise BadRequestError(str(error)) from error
-
-
-async def _until(
-    condition: Callable[[], bool],
-    subscribe: Callable[[Callable[[], None]], Callable[[], None]],
-    wait_ms: int,
-) -> None:
-    """Wait until a condition holds, looking whenever something changes, but not for ever."""
-    changed = asyncio.Event()
-    unsubscribe = subscribe(changed.set)
-    try:
-        async with asyncio.timeout(wait_ms / 1000):
-            while not condition():
-                changed.clear()
-                await changed.wait()
-    except TimeoutError:
-        pass
-    finally:
-        unsubscribe()
 
 
 def _with_vote(info: MemberInfo, *, is_voter: bool) -> MemberInfo:

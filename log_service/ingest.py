@@ -1,10 +1,13 @@
 """Ingest: the leader as the synchronous standby of the epoch's holder.
 
-    connect ─► identify ─► follow the timeline ─► stream ─► propose ─► commit ─► report
+    connect ─► promoted? ─► identify ─► follow the timeline ─► stream ─► propose ─► commit ─► report
 
 One task for as long as this node leads and the epoch has a holder. Whatever breaks, it connects
 again, and goes on at the end of the log: that is where the next byte belongs, and PostgreSQL sends
 from wherever it is asked. WAL that the primary has and the log has not is thereby fetched again.
+
+A holder gets its epoch before it is promoted. Until then it is a standby, which would send us, over
+the same protocol, the WAL that it got from us; so the connection waits until recovery is over.
 
 The pieces of one burst become as few records as the limit of a record allows. What the core does
 not take at the moment waits here, and nothing is read meanwhile: the primary's sender waits, and
@@ -15,6 +18,7 @@ and what is reported to the primary is what a majority has, whichever node this 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -52,6 +56,9 @@ ROUND_BYTES_ENOUGH: Final = 64 * 1024
 SLOT_IN_USE: Final = "55006"  # object_in_use
 SLOT_RETRY_S: Final = 65.0  # PostgreSQL's wal_sender_timeout is 60 s
 PAUSE_FIRST_MS: Final = 20
+# How often a holder is asked whether it is promoted: a question takes 0.1 ms.
+PROMOTION_LOOK_FIRST_MS: Final = 5
+PROMOTION_LOOK_MS_MAX: Final = 20
 
 # Whatever it is, to connect again after a pause is all that can be done here.
 REFUSALS: Final = (
@@ -89,6 +96,7 @@ class Ingest:
         self._ended: asyncio.Future[str] | None = None
         self._slot_timer: asyncio.TimerHandle | None = None
         self._next_timeline = False
+        self._hurry = asyncio.Event()
         self._waiting: list[Piece] = []
         self._waiting_bytes = 0
         self._reported = Lsn(0)
@@ -113,6 +121,11 @@ class Ingest:
         """What is wrong, if the holder cannot be followed."""
         return self._complaint
 
+    def hurry(self) -> None:
+        """Take the hint that the holder is there: do not wait for the next attempt."""
+        if not self.is_streaming:
+            self._hurry.set()
+
     def close(self) -> None:
         """Stop; the primary's commits wait for somebody else now."""
         self._group.on_commit.discard(self._committed)
@@ -133,13 +146,27 @@ class Ingest:
             finally:
                 self._disconnect()
             pause_ms = PAUSE_FIRST_MS if streamed else pause_ms
-            await asyncio.sleep(pause_ms / 1000)
+            await self._pause(pause_ms)
             pause_ms = min(2 * pause_ms, self._group.settings.retry_ms)
+
+    async def _pause(self, pause_ms: int) -> None:
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_ms / 1000):
+                await self._hurry.wait()
+
+    async def _until_promoted(self, client: ReplicationClient) -> None:
+        """Wait until the holder is no standby any more; it may have the epoch just now."""
+        look_ms = PROMOTION_LOOK_FIRST_MS
+        while await client.show("in_hot_standby") == "on":
+            await self._pause(look_ms)
+            look_ms = min(2 * look_ms, PROMOTION_LOOK_MS_MAX)
 
     async def _follow(self) -> bool:
         """Connect and stream until that ends; return whether any WAL could be streamed."""
         group = self._group
         self._client = client = await self._connect()
+        await self._until_promoted(client)
         info = await client.identify()
         expected = group.committed.system_identifier
         if info.system_identifier != expected:

@@ -16,6 +16,7 @@ from .record_bodies import Genesis, Holder, MemberInfo
 
 WAL_BYTES_MAX: Final = 4 * 1024 * 1024
 WAIT_MS_MAX: Final = 60_000
+FIRST_WAL_BYTES_MAX: Final = 16 * 1024
 
 _MemberId = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -56,6 +57,9 @@ class BeginLog(msgspec.Struct, frozen=True):
 
     branch: BranchName
     genesis: Genesis
+    first_wal: Annotated[bytes, msgspec.Meta(max_length=FIRST_WAL_BYTES_MAX)] = b""
+    """WAL that exists before there is any primary, from the genesis's start on: with it in the log
+    everybody starts as a replica."""
 
 
 class AddMember(msgspec.Struct, frozen=True):

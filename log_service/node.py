@@ -87,6 +87,7 @@ class LogNode:
         )
         self._context = HostContext(
             cluster=settings.cluster,
+            node=settings.name,
             store=store,
             store_threads=self._store_threads,
             primary_password=settings.primary_password,
@@ -262,6 +263,7 @@ class LogNode:
         self._ticker = loop.call_later(self.settings.group.tick_ms / 1000, self._tick)
         for group, host in list(self._awake.items()):
             group.tick()
+            host.elector.tick()
             if group.rest_if_idle(is_needed=host.is_needed):
                 self._awake.pop(group, None)
 

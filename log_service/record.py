@@ -41,6 +41,7 @@ class Kind(IntEnum):
     TIMELINE = 6  # the holder was promoted: WAL goes on from a fork
     TRIM = 7  # what is before an Lsn is no longer needed
     PIN = 8  # somebody needs WAL from an Lsn on
+    NOTE = 9  # a few bytes that a compute wants to find again
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}

@@ -18,6 +18,10 @@ from .record import RECORD_BODY_BYTES_MAX, Kind, Record, RecordError
 MEMBERS_MAX: Final = 32  # voters and learners of one group
 PINS_MAX: Final = 256
 PIN_NAME_CHARACTERS_MAX: Final = 100
+NOTES_MAX: Final = 32  # of a branch; the branch's state travels whole, so it stays small
+NOTE_NAME_CHARACTERS_MAX: Final = 63
+NOTE_BYTES_MAX: Final = 96 * 1024
+NOTES_BYTES_MAX: Final = 1024 * 1024  # of all notes of a branch together
 
 # A history file nearly fills a body; what does not fit beside the field names is not proposed.
 assert HISTORY_BYTES_MAX <= RECORD_BODY_BYTES_MAX
@@ -57,6 +61,8 @@ class Holder(msgspec.Struct, frozen=True):
     name: NodeName
     address: Annotated[str, msgspec.Meta(max_length=200)]
     user: Annotated[str, msgspec.Meta(max_length=63)] = "postgres"
+    instance: int = 0
+    """Which life of its agent the epoch was granted to; 0: whichever."""
 
 
 class EpochBody(msgspec.Struct, frozen=True):
@@ -86,6 +92,13 @@ class Pin(msgspec.Struct, frozen=True):
     lsn: Lsn | None = None
 
 
+class Note(msgspec.Struct, frozen=True):
+    """NOTE: what a compute wants to find again, such as its settings; None: no longer."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NOTE_NAME_CHARACTERS_MAX)]
+    content: Annotated[bytes, msgspec.Meta(max_length=NOTE_BYTES_MAX)] | None = None
+
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 _TYPES: Final[dict[type[msgspec.Struct], Kind]] = {
@@ -95,6 +108,7 @@ _TYPES: Final[dict[type[msgspec.Struct], Kind]] = {
     Timeline: Kind.TIMELINE,
     Trim: Kind.TRIM,
     Pin: Kind.PIN,
+    Note: Kind.NOTE,
 }
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=encode_hook)
 _DECODERS: Final = {t: msgspec.msgpack.Decoder(t, dec_hook=decode_hook) for t in _TYPES}

@@ -4,14 +4,14 @@ In scope: what it prints, its exit status, its sentences. Out of scope: what mem
 do to a log, see test_log_node.py; rows for odd answers, see tests/unit/seawall/test_log_report.py.
 """
 
+import functools
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.command import run_seawall
 from fixtures.waiting import eventually
 from integration.log_node_world import START, Nodes, holder, nodes_world
 
@@ -24,7 +24,8 @@ from log_service.record import Kind, make_record
 THREE = ("log-1", "log-2", "log-3")
 FOURTH = "log-4"
 NOBODY = "127.0.0.1:1"
-DEADLINE_S = 60.0
+
+seawall = functools.partial(run_seawall, "log")
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +43,6 @@ def nodes(shared_nodes: Nodes) -> Nodes:
 @pytest.fixture
 def branch(nodes: Nodes) -> BranchName:
     return nodes.new_branch(*THREE)
-
-
-def seawall(
-    *arguments: object, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SEAWALL_")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "seawall", "log", *map(str, arguments)],
-        check=False, capture_output=True, text=True, timeout=DEADLINE_S,
-        env={**clean, **(environ or {})},
-    )  # fmt: skip
 
 
 def rpc(nodes: Nodes, name: str) -> str:

@@ -10,7 +10,7 @@ Out of scope: our log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 import pytest
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from bench.log.writers import Journal
     from sqlnode.postgres import Postgres
 
-pytestmark = pytest.mark.postgres
+# With the tests that they judge for.
+pytestmark = [pytest.mark.postgres, pytest.mark.faults]
 
 CUT_BYTES = 100_000
 ROWS = 1500  # some 200 bytes of WAL each: more than is cut
@@ -56,34 +57,44 @@ def synchronous_pair(fleet: Fleet) -> tuple[Postgres, Postgres]:
     return primary, standby
 
 
-def killed_under_writers(fleet: Fleet, tmp_path: Path) -> tuple[WalImage, Lsn, Journal]:
-    """The standby's WAL after both were killed, about where it ends, and what was acknowledged."""
-    primary, standby = synchronous_pair(fleet)
+class Killed(NamedTuple):
+    """What is left of a pair that was killed under writers; not to be changed."""
+
+    image: WalImage  # the standby's WAL
+    end: Lsn  # about where it ends
+    journal: Journal  # what was acknowledged
+
+
+@pytest.fixture(scope="module")
+def killed(shared_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    directory = tmp_path_factory.mktemp("killed")
+    primary, standby = synchronous_pair(shared_fleet)
     create_table(primary.conninfo())
-    with writing(tmp_path, primary.conninfo(), writers=3) as writers:
+    with writing(directory, primary.conninfo(), writers=3) as writers:
         writers.wait_for_more(ROWS)
         primary.kill_blocking()
         with psycopg.connect(standby.conninfo(), autocommit=True) as connection:
             end = Lsn.parse(one(connection, "select pg_last_wal_receive_lsn()"))
         standby.kill_blocking()
-    image = WalImage(tmp_path / "wal")
+    image = WalImage(directory / "wal")
     copy_wal_directory(standby.data_dir / "pg_wal", image)
-    return image, end, writers.journal()
+    return Killed(image, end, writers.journal())
 
 
-def test_acknowledged_rows_are_in_what_the_standby_flushed(fleet: Fleet, tmp_path: Path) -> None:
-    image, _, journal = killed_under_writers(fleet, tmp_path)
-    recovered = recover(fleet, "recovered", image)
+def test_acknowledged_rows_are_in_what_the_standby_flushed(fleet: Fleet, killed: Killed) -> None:
+    journal = killed.journal
+    recovered = recover(fleet, "recovered", killed.image)
     assert len(journal.acknowledged) >= ROWS
     assert not journal.warned
     assert row_findings(journal, rows_of(recovered.conninfo())) == []
 
 
-def test_wal_cut_before_its_end_is_found_out(fleet: Fleet, tmp_path: Path) -> None:
-    image, end, journal = killed_under_writers(fleet, tmp_path)
-    image.erase_from(Tli(1), Lsn(end - CUT_BYTES))
+def test_wal_cut_before_its_end_is_found_out(fleet: Fleet, killed: Killed, tmp_path: Path) -> None:
+    image = WalImage(tmp_path / "wal")
+    copy_wal_directory(killed.image.directory, image)
+    image.erase_from(Tli(1), Lsn(killed.end - CUT_BYTES))
     recovered = recover(fleet, "recovered", image)
-    (finding,) = row_findings(journal, rows_of(recovered.conninfo()))
+    (finding,) = row_findings(killed.journal, rows_of(recovered.conninfo()))
     assert "acknowledged rows are lost" in finding
 
 
@@ -110,8 +121,8 @@ def write_log(directory: Path, image: WalImage, end: Lsn) -> None:
     log.close()
 
 
-def test_log_on_disk_is_judged_as_its_wal_is(fleet: Fleet, tmp_path: Path) -> None:
-    image, end, journal = killed_under_writers(fleet, tmp_path)
+def test_log_on_disk_is_judged_as_its_wal_is(fleet: Fleet, killed: Killed, tmp_path: Path) -> None:
+    image, end, journal = killed
     for name, kept in {"whole": end, "cut": Lsn(end - CUT_BYTES)}.items():
         write_log(tmp_path / name, image, kept)
         log = read_log(name, tmp_path / name)
@@ -122,8 +133,8 @@ def test_log_on_disk_is_judged_as_its_wal_is(fleet: Fleet, tmp_path: Path) -> No
         assert is_sound == (name == "whole")
 
 
-def test_faked_acknowledgement_is_found_out(fleet: Fleet, tmp_path: Path) -> None:
-    _, _, journal = killed_under_writers(fleet, tmp_path)
+def test_faked_acknowledgement_is_found_out(killed: Killed) -> None:
+    journal = killed.journal
     faked: Row = (99, 1)
     rows = journal.acknowledged - {min(journal.acknowledged)} | {faked}
     lost, foreign = row_findings(journal, rows)

@@ -7,19 +7,22 @@ tests/unit/fabric/test_rpc_tls.py; standbys, see test_standbys_tls.py.
 import dataclasses
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from integration.log_node_world import Nodes, holder, leader_name, nodes_world
 from unit.fabric.certificates import Authority
 
-from fabric.ids import BranchName, ClusterName, Role
+from fabric.ids import BranchName, ClusterName, NodeName, Role
 from fabric.lsn import Lsn, Tli
 from fabric.rpc_errors import DeadlineError, DeniedError
 from fabric.tls import ClientTls, client_context
 from log_service.client import LogClient
+from log_service.compute_methods import ComputeReport, ComputeState
 
 THREE = ("log-1", "log-2", "log-3")
 DEMO = ClusterName("demo")
 SHORT_MS = 500
+LONG_MS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,24 @@ def test_nodes_with_certificates_keep_a_log_together(secured: Secured, branch: B
         assert (await client.grant_epoch(branch, holder("q"))).epoch == 2
 
     secured.nodes.run(story)
+
+
+def test_compute_reports_for_itself_alone(secured: Secured, branch: BranchName) -> None:
+    mine = ComputeReport(
+        branch=branch, name=NodeName("c1"), instance=1, state=ComputeState.REPLICA,
+        address="tcp://127.0.0.1:1",
+    )  # fmt: skip
+    others = msgspec.structs.replace(mine, name=NodeName("c2"))
+
+    async def story(client: LogClient) -> None:
+        assert (await client.report(mine, timeout_ms=LONG_MS)).holder is None
+        with pytest.raises(DeniedError, match="c1 cannot report for c2"):
+            await client.report(others, timeout_ms=LONG_MS)
+        with pytest.raises(DeniedError):
+            await client.switchover(branch)
+        assert [info.name for info in (await client.computes(branch)).computes] == ["c1"]
+
+    secured.nodes.run(story, tls=secured.tls("demo/compute/c1"))
 
 
 def test_compute_may_look_and_read_but_decide_nothing(secured: Secured, branch: BranchName) -> None:

@@ -20,12 +20,16 @@ from log_service.branch import (
 from log_service.history import Fork, TimelineHistory, extend_history
 from log_service.record import Kind, Record, make_record
 from log_service.record_bodies import (
+    NOTE_BYTES_MAX,
+    NOTES_BYTES_MAX,
+    NOTES_MAX,
     PINS_MAX,
     EpochBody,
     Genesis,
     Holder,
     MemberInfo,
     Members,
+    Note,
     Pin,
     Timeline,
     Trim,
@@ -89,6 +93,7 @@ class _AgainstAModel(RuleBasedStateMachine):
         self.tli = 1
         self.start = self.end = 0
         self.pins: dict[str, int] = {}
+        self.notes: dict[str, bytes] = {}
         self.members: tuple[MemberInfo, ...] = ()
 
     def attempt(self, record: Record, *, may_come: bool) -> bool:
@@ -169,6 +174,13 @@ class _AgainstAModel(RuleBasedStateMachine):
             if lsn is not None:
                 self.pins[name] = lsn
 
+    @rule(name=st.sampled_from("abc"), content=st.none() | st.binary(max_size=3))
+    def note(self, name: str, content: bytes | None) -> None:
+        if self.attempt(record_of(Note(name, content)), may_come=self.has_genesis):
+            self.notes.pop(name, None)
+            if content is not None:
+                self.notes[name] = content
+
     @rule(count=st.integers(1, 3))
     def members_change(self, count: int) -> None:
         self.members = (MEMBER,) * count
@@ -200,6 +212,7 @@ class _AgainstAModel(RuleBasedStateMachine):
             *([self.tli] if self.ancestors else []),
         }
         assert (branch.pins or {}) == self.pins
+        assert (branch.notes or {}) == self.notes
         assert branch.members == self.members
 
 
@@ -315,6 +328,23 @@ def test_there_are_so_many_pins_and_no_more() -> None:
     branch.apply(record_of(Pin("pin-0", START)))  # moved, not added
 
 
+def test_notes_are_so_many_and_so_large_and_no_more() -> None:
+    branch = branch_with(*(record_of(Note(f"note-{number}", b"")) for number in range(NOTES_MAX)))
+    assert_refused(branch, record_of(Note("one more", b"")), "remove one")
+    for number in range(NOTES_BYTES_MAX // NOTE_BYTES_MAX):
+        branch.apply(record_of(Note(f"note-{number}", bytes(NOTE_BYTES_MAX))))
+    assert_refused(branch, record_of(Note("note-31", bytes(NOTE_BYTES_MAX))), "bytes at most")
+    branch.apply(record_of(Note("note-0", None)))
+    branch.apply(record_of(Note("note-31", bytes(NOTE_BYTES_MAX))))
+
+
+def test_a_state_of_an_older_version_has_no_notes() -> None:
+    branch = branch_with()
+    fields = msgspec.msgpack.decode(encode_branch(branch))
+    del fields["notes"]
+    assert decode_branch(msgspec.msgpack.encode(fields)).notes == {}
+
+
 def test_there_is_one_genesis() -> None:
     assert_refused(branch_with(), record_of(GENESIS), "that of system 7 already")
 
@@ -352,6 +382,7 @@ def test_a_branch_may_begin_on_a_later_timeline() -> None:
         Timeline(Tli(2), history_of((1, 5), tli=2).file),
         Trim(Lsn(0)),
         Pin("a", Lsn(0)),
+        Note("a", b""),
     ],
     ids=lambda body: type(body).__name__,
 )
@@ -366,6 +397,7 @@ def test_a_copy_shares_nothing_that_changes() -> None:
     for record in (
         timeline((1, START + 60), tli=2),
         record_of(Pin("backup", None)),
+        record_of(Note("settings", b"x")),
         record_of(Members((MEMBER,))),
         record_of(EpochBody(Epoch(2))),
     ):

@@ -12,12 +12,15 @@ from fabric.lsn import Lsn, Tli
 from log_service.record import Kind, RecordError, make_record
 from log_service.record_bodies import (
     MEMBERS_MAX,
+    NOTE_BYTES_MAX,
+    NOTE_NAME_CHARACTERS_MAX,
     PIN_NAME_CHARACTERS_MAX,
     EpochBody,
     Genesis,
     Holder,
     MemberInfo,
     Members,
+    Note,
     Pin,
     Timeline,
     Trim,
@@ -34,7 +37,7 @@ TEXT = st.text(max_size=60)
 MEMBER_INFOS = st.builds(
     MemberInfo, member=st.integers(1, 2**63 - 1), node=NAMES, rpc=TEXT, pg=TEXT
 )
-HOLDERS = st.builds(Holder, name=NAMES, address=TEXT, user=TEXT)
+HOLDERS = st.builds(Holder, name=NAMES, address=TEXT, user=TEXT, instance=st.integers(0, 2**63 - 1))
 BODIES = st.one_of(
     st.builds(Members, st.lists(MEMBER_INFOS, max_size=MEMBERS_MAX).map(tuple)),
     st.builds(
@@ -44,6 +47,11 @@ BODIES = st.one_of(
     st.builds(Timeline, TLIS, st.binary(max_size=500)),
     st.builds(Trim, LSNS),
     st.builds(Pin, st.text(min_size=1, max_size=PIN_NAME_CHARACTERS_MAX), st.none() | LSNS),
+    st.builds(
+        Note,
+        st.text(min_size=1, max_size=NOTE_NAME_CHARACTERS_MAX),
+        st.none() | st.binary(max_size=500),
+    ),
 )
 KINDS: dict[type[msgspec.Struct], Kind] = {
     Members: Kind.CONFIG,
@@ -52,6 +60,7 @@ KINDS: dict[type[msgspec.Struct], Kind] = {
     Timeline: Kind.TIMELINE,
     Trim: Kind.TRIM,
     Pin: Kind.PIN,
+    Note: Kind.NOTE,
 }
 INFO = MemberInfo(1, NodeName("log-1"), "tcp://127.0.0.1:1")
 
@@ -108,6 +117,9 @@ def test_wrong_values_are_a_record_error(
         Genesis(SystemIdentifier(1), Tli(1), Lsn(0), 1 << 20, "x" * 101),
         Pin("", None),
         Pin("x" * (PIN_NAME_CHARACTERS_MAX + 1), None),
+        Note("", b""),
+        Note("x" * (NOTE_NAME_CHARACTERS_MAX + 1), b""),
+        Note("x", bytes(NOTE_BYTES_MAX + 1)),
         EpochBody(Epoch(1), Holder(NodeName("a"), "x" * 201)),
         EpochBody(Epoch(1), Holder(NodeName("a"), "x", "u" * 64)),
     ],
@@ -134,6 +146,18 @@ def test_a_newer_versions_field_is_ignored_and_a_missing_one_has_its_default() -
     del fields["holder"]
     fields["colour"] = "blue"
     assert decoded(EpochBody, msgspec.msgpack.encode(fields)) == EpochBody(Epoch(3))
+
+
+def test_a_holder_of_an_older_version_is_one_of_any_instance() -> None:
+    holder = Holder(NodeName("a"), "x")
+    fields = msgspec.msgpack.decode(encode_body(EpochBody(Epoch(3), holder)))
+    del fields["holder"]["instance"]
+    assert decoded(EpochBody, msgspec.msgpack.encode(fields)) == EpochBody(Epoch(3), holder)
+
+
+def test_the_largest_note_fits_into_a_record() -> None:
+    body = Note("x" * NOTE_NAME_CHARACTERS_MAX, bytes(NOTE_BYTES_MAX))
+    assert decoded(Note, encode_body(body)) == body
 
 
 def test_every_kind_but_two_has_a_body() -> None:
