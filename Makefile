@@ -6,10 +6,12 @@
 PYTEST_ARGS ?=
 N ?= 2000
 BENCH_ARGS ?=
+FAULTS_ARGS ?=
+UP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help environment setup format lint types test unit integration faults matrix sim demo \
-	bench-pagefault bench-log bench-storage check clean
+.PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
+	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -41,8 +43,11 @@ unit: environment ## The tests that need no server
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
 
-faults: environment ## Real processes killed, stopped and cut off, and what is left judged
-	.venv/bin/pytest -m faults $(PYTEST_ARGS)
+faults: environment ## Real processes killed, stopped and cut off, and the slower tests; on one server
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m faults $(PYTEST_ARGS)
+
+nemesis: environment ## Break a cluster at random under load, and check all it said: SECONDS=60 SEED=1
+	.venv/bin/python -P -m bench.faults --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(FAULTS_ARGS)
 
 matrix: environment ## The tests against servers of the majors that `make test` does not have
 	servers=$$(.venv/bin/python scripts/fetch-matrix-servers) && \
@@ -51,6 +56,9 @@ matrix: environment ## The tests against servers of the majors that `make test` 
 
 sim: environment ## Simulate the consensus core: N=2000 seeds from 0 on, or SEED=17 alone with its trace
 	cd tests && ../.venv/bin/python -m simulation $(if $(SEED),--seed $(SEED) --trace,--seeds 0:$(N))
+
+up: environment ## Start a local cluster and stay with it; UP_ARGS='--ha --detach'
+	.venv/bin/seawall up $(UP_ARGS)
 
 demo: environment ## Boot PostgreSQL over a data directory whose blocks fault in
 	.venv/bin/python -P -m seawall demo
@@ -63,6 +71,13 @@ bench-log: environment ## Measure the replicated log beside stock replication; p
 
 bench-storage: environment ## Measure storage nodes against their bars; prints JSON and a table
 	.venv/bin/python -P -m bench.storage $(BENCH_ARGS)
+
+bench-failover: environment ## Measure what clients see when parts of a cluster die
+	.venv/bin/python -P -m bench.failover $(BENCH_ARGS) --only primary_killed node_killed node_paused \
+		alone_killed switchover log_leader_killed storage_killed random_kills
+
+bench-elastic: environment ## Measure new replicas, their lag, and what a cluster costs
+	.venv/bin/python -P -m bench.failover $(BENCH_ARGS) --only replicas lag up idle throughput
 
 check: environment lint types unit ## What to run before a commit
 

@@ -8,29 +8,20 @@ a directory in /tmp that is removed at the end; every process is ended.
 """
 
 import argparse
-import datetime
-import json
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
 import psycopg
 
-from bench.pagefault.machine import machine_facts, usage
 from bench.pagefault.pgbench import PgbenchError
-from bench.pagefault.report import Outcome, bar_line, table, with_facts
-from bench.pagefault.workspace import Workspace, workspace
-from fabric.logs import LogSettings, configure
+from bench.pagefault.report import Outcome
+from bench.pagefault.workspace import Workspace
+from bench.runner import Suite, run_suite
 from sqlnode.initdb import InitdbError
 from sqlnode.postgres import PostgresError
-from sqlnode.privileges import PrivilegeError, choose_identity
-from sqlnode.server_copy import runnable_server
-from sqlnode.servers import ServerError, choose_server
 
-from .bars import as_json, is_passed, judged
+from .bars import BARS
 from .control import ClusterError
 from .failover import measure_failover
 from .footprint import measure_memory, measure_restart
@@ -66,104 +57,38 @@ REFUSALS: Final = (
 )
 
 
-def main() -> int:
-    """Run what the arguments choose."""
-    arguments = _arguments()
-    configure(LogSettings(level="warning"), component="bench", stream=sys.stderr)
-    # Terminated as well as interrupted, servers are stopped and files removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
-    try:
-        identity = choose_identity()
-        server = choose_server(
-            arguments.version,
-            pg_bin=arguments.pg_bin,
-            search_path=os.environ.get("PATH", os.defpath),
-        )
-        with workspace(runnable_server(server, identity), identity) as place:
-            outcomes, failures = _run(place, arguments)
-            facts = _facts(place, arguments)
-    except (PrivilegeError, ServerError) as refusal:
-        print(f"bench.log: {refusal}", file=sys.stderr)
-        return 2
-    for bar, measurement in judged(outcomes):
-        print(bar_line(bar, measurement) + remark(bar.name, arguments))
-    report = json.dumps(as_json(facts, outcomes), indent=2 if arguments.json else None)
-    if arguments.json is not None:
-        arguments.json.write_text(report + "\n", encoding="utf-8")
-    else:
-        print(report)
-    if failures:
-        return 2
-    return 0 if is_passed(outcomes) else 1
-
-
-def measure(name: str, place: Workspace, *, quick: bool, minutes: float) -> Outcome:
+def measure(name: str, place: Workspace, arguments: argparse.Namespace) -> Outcome:
     """Carry one benchmark out."""
     if name == "memory":
-        return measure_memory(place, minutes=minutes)
-    return MEASURES[name](place, quick=quick)
-
-
-def _run(place: Workspace, arguments: argparse.Namespace) -> tuple[list[Outcome], int]:
-    """Each benchmark in turn; how many could not be measured. One that fails stops no other."""
-    outcomes = []
-    failures = 0
-    for name in arguments.only or NAMES:
-        before = usage()
-        try:
-            outcome = measure(name, place, quick=arguments.quick, minutes=arguments.minutes)
-        except REFUSALS as refusal:
-            failures += 1
-            print(f"{name} could not be measured: {refusal}", file=sys.stderr)
-            continue
-        after = usage()
-        outcome = with_facts(
-            outcome,
-            took_s=round(after.at_s - before.at_s, 1),
-            others_cores=round(after.others_since(before), 2),
-        )
-        outcomes.append(outcome)
-        print("\n".join(table(outcome)), flush=True)
-    return outcomes, failures
+        return measure_memory(place, minutes=arguments.minutes)
+    return MEASURES[name](place, quick=arguments.quick)
 
 
 def remark(bar: str, arguments: argparse.Namespace) -> str:
-    """What a bar's line must say beside the figure, so that nobody takes it for more than it is."""
-    said = ["quick: too little was measured to judge by"] if arguments.quick else []
-    if bar == "node_memory_mib":
-        said.append(f"after {arguments.minutes:g} minutes of the 10 that are promised")
-    return f" ({'; '.join(said)})" if said else ""
+    """Memory is promised for a longer time than it is looked at by default."""
+    if bar != "node_memory_mib":
+        return ""
+    return f"after {arguments.minutes:g} minutes of the 10 that are promised"
 
 
-def _facts(place: Workspace, arguments: argparse.Namespace) -> dict[str, object]:
-    return {
-        "benchmark": "log",
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "quick": arguments.quick,
-        "minutes": arguments.minutes,
-        "postgres": str(place.binaries.version),
-        "psycopg": psycopg.__version__,
-        "machine": machine_facts(),
-    }
-
-
-def _arguments() -> argparse.Namespace:
-    assert __doc__ is not None
-    names = (*NAMES, *ASKED_FOR)
-    parser = argparse.ArgumentParser(
-        prog="python -P -m bench.log", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, metavar="M", help="of pgbench, for `memory`"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there")
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--version", type=int, metavar="N", help="major version of PostgreSQL")
-    chosen.add_argument("--pg-bin", type=Path, metavar="DIR", help="directory of its programs")
-    return parser.parse_args()
 
+
+SUITE: Final = Suite(
+    name="log",
+    summary="Measure the replicated log, print the figures, and say which promises are kept.",
+    bars=BARS,
+    names=NAMES,
+    asked_for=ASKED_FOR,
+    measure=measure,
+    refusals=REFUSALS,
+    add_arguments=_add_arguments,
+    facts=lambda arguments: {"minutes": arguments.minutes},
+    remark=remark,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_suite(SUITE))

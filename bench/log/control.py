@@ -36,6 +36,7 @@ from log_service.methods import (
     GRANT_EPOCH,
     JOIN_GROUP,
     REMOVE_MEMBER,
+    SET_PIN,
     STATUS,
     TRANSFER_LEAD,
     AddMember,
@@ -46,6 +47,7 @@ from log_service.methods import (
     JoinGroup,
     Nothing,
     RemoveMember,
+    SetPin,
     TransferLead,
 )
 from log_service.record_bodies import Genesis, Holder, MemberInfo
@@ -104,19 +106,23 @@ class LogControl:
         """Make a group of all nodes, for the WAL of a data directory that was shut down cleanly."""
         self.begin(genesis_of(data_dir, server_version))
 
-    def begin(self, genesis: Genesis) -> None:
-        """Make a group of all nodes, for the WAL that a genesis names."""
+    def begin(self, genesis: Genesis, first_wal: bytes = b"") -> None:
+        """Make a group of all nodes, for the WAL that a genesis names; it may begin with some."""
         self._members = {name: self._member_info(node) for name, node in self._nodes.items()}
         members = tuple(self._members.values())
         for name, info in self._members.items():
             self._ask_node(name, FOUND_GROUP, FoundGroup(self._branch, info.member, members))
-        self._ask_leader(BEGIN_LOG, BeginLog(self._branch, genesis))
+        self._ask_leader(BEGIN_LOG, BeginLog(self._branch, genesis, first_wal))
 
     def grant_epoch(self, *, holder: str, server: Postgres) -> Lsn:
         """Make a server the one source of WAL; where its WAL begins."""
         socket = server.run_dir / f".s.PGSQL.{server.port}"
         request = GrantEpoch(self._branch, Holder(NodeName(holder), f"unix://{socket}"))
         return self._ask_leader(GRANT_EPOCH, request).end
+
+    def unpin(self, name: str) -> None:
+        """Let the log trim what somebody has kept."""
+        self._ask_leader(SET_PIN, SetPin(self._branch, name, None))
 
     def transfer(self, to: str) -> None:
         """Have a node lead."""

@@ -26,6 +26,7 @@ from sqlnode.control_file import read_control_file
 from sqlnode.postgres import Postgres
 
 pytestmark = pytest.mark.postgres
+slow = pytest.mark.faults
 
 
 def test_every_kind_of_write_is_harvested(pair: RedoPair) -> None:
@@ -77,6 +78,7 @@ def test_an_undone_harvest_comes_again(pair: RedoPair) -> None:
     assert pair.differences() == []
 
 
+@slow
 def test_relations_beyond_one_segment_are_harvested(pair: RedoPair) -> None:
     """A second 1 GiB segment appears, is truncated away, and comes back."""
     run = Run(server=facts_of(pair.primary), rng=seeded(5), number=1)
@@ -107,6 +109,7 @@ def test_slru_segments_are_harvested_and_removed(pair: RedoPair) -> None:
     assert {"pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts"} <= removed
 
 
+@slow
 def test_counters_wrap_around(fleet: Fleet) -> None:
     """Transaction ids, multixacts and their members start again at 0, in segments named 0000."""
     if not (fleet.binaries.bin_dir / "pg_resetwal").exists():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.log.__main__ import remark
-from bench.log.bars import BARS, CLIENTS, as_json, is_passed, judged, tps_ratio_name
+from bench.log.__main__ import SUITE
+from bench.log.bars import BARS, CLIENTS, tps_ratio_name
 from bench.log.footprint import parse_peak_mib
 from bench.log.latency import latency_figures, quantile
 from bench.log.nodes import NodeSpec
@@ -21,39 +21,15 @@ from bench.log.sides import SideError
 from bench.log.tpcb import Pair, Round, figures, settled_figures
 from bench.log.writers import Journal, parse_journals, row_findings
 from bench.node_process import free_ports, is_ready, node_environment
-from bench.pagefault.report import Measurement, Outcome
+from bench.runner import remark_text
 
 # Bars.
-
-
-def outcome(name: str, *rounds: float) -> Outcome:
-    return Outcome(
-        benchmark="some", settings={}, measurements=[Measurement(name, "ms", tuple(rounds))]
-    )
 
 
 def test_every_number_of_clients_has_its_bar() -> None:
     names = {bar.name for bar in BARS}
     assert {tps_ratio_name(clients) for clients in CLIENTS} <= names
     assert len(names) == len(BARS)
-
-
-def test_bar_is_held_against_the_median() -> None:
-    assert is_passed([outcome("election_ms", 100, 400, 9000)])
-    assert not is_passed([outcome("election_ms", 100, 501, 9000)])
-
-
-def test_what_has_no_bar_is_not_judged() -> None:
-    assert judged([outcome("ours_tps_8", 1)]) == []
-    assert is_passed([outcome("ours_tps_8", 1)])
-
-
-def test_json_names_bars_and_rounds() -> None:
-    report = as_json({"quick": True}, [outcome("election_ms", 1, 2, 3)])
-    assert report["quick"] is True
-    assert report["bars"] == [
-        {"name": "election_ms", "value": 2, "target": 500, "condition": "<=500", "ok": True}
-    ]
 
 
 # Ratios.
@@ -90,7 +66,7 @@ def test_settled_rounds_have_no_bar() -> None:
 def test_line_of_a_bar_says_when_less_was_measured_than_promised(
     bar: str, *, quick: bool, said: str
 ) -> None:
-    assert remark(bar, argparse.Namespace(quick=quick, minutes=0.5)) == said
+    assert remark_text(SUITE, bar, argparse.Namespace(quick=quick, minutes=0.5)) == said
 
 
 def test_latency_is_held_against_a_round_trip_and_a_sync() -> None:

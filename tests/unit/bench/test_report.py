@@ -8,8 +8,8 @@ import math
 
 import pytest
 
+from bench.pagefault.bars import BARS
 from bench.pagefault.report import (
-    BARS,
     Bar,
     Measurement,
     Outcome,
@@ -65,12 +65,19 @@ def test_bar_line_has_name_value_target_and_verdict() -> None:
 def test_report_fails_when_one_bar_is_missed() -> None:
     kept = Measurement("select_only_ratio", "", (0.99,))
     missed = Measurement("single_fault_p50_us", "us", (151,))
-    assert Report({}, [outcome(kept)]).is_passed
-    assert not Report({}, [outcome(kept), outcome(missed)]).is_passed
+    assert Report({}, BARS, [outcome(kept)]).is_passed
+    assert not Report({}, BARS, [outcome(kept), outcome(missed)]).is_passed
+
+
+def test_bars_come_in_their_own_order() -> None:
+    late = outcome(Measurement("delay", "", (1,)))
+    early = outcome(Measurement("speed", "", (1,)))
+    report = Report({}, [AT_LEAST, AT_MOST], [late, early])
+    assert [bar.name for bar, _ in report.judged()] == ["speed", "delay"]
 
 
 def test_bar_that_was_not_measured_is_not_judged() -> None:
-    report = Report({}, [outcome(Measurement("unheard_of", "", (1,)))])
+    report = Report({}, BARS, [outcome(Measurement("unheard_of", "", (1,)))])
     assert report.judged() == []
     assert report.is_passed
 
@@ -80,11 +87,19 @@ def test_bars_have_one_name_each() -> None:
 
 
 def test_json_holds_facts_bars_settings_and_every_round() -> None:
-    report = Report({"postgres": "15.18"}, [outcome(Measurement("tpcb_ratio", "", (1, 0.9, 0.8)))])
+    report = Report(
+        {"postgres": "15.18"}, BARS, [outcome(Measurement("tpcb_ratio", "", (1, 0.9, 0.8)))]
+    )
     read = json.loads(json.dumps(report.as_json()))
     assert read["postgres"] == "15.18"
     assert read["bars"] == [
-        {"name": "tpcb_ratio", "value": 0.9, "target": ">=0.98", "is_met": False}
+        {
+            "name": "tpcb_ratio",
+            "value": 0.9,
+            "target": 0.98,
+            "condition": ">=0.98",
+            "ok": False,
+        }
     ]
     assert read["benchmarks"]["a"]["settings"] == {"rounds": 3}
     assert read["benchmarks"]["a"]["measurements"]["tpcb_ratio"]["rounds"] == [1, 0.9, 0.8]

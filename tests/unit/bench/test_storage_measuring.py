@@ -4,6 +4,7 @@ In scope: bars, a node's log, trees of processes, which pages are read, how much
 scope: anything that starts a process; see tests/integration.
 """
 
+import argparse
 import json
 import os
 import random
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.pagefault.report import Measurement, Outcome
+from bench.runner import remark_text
 from bench.storage import bulk_copy, cuts, materialise, reads
-from bench.storage.__main__ import remark
-from bench.storage.bars import BARS, as_json, is_passed, judged
+from bench.storage.__main__ import SUITE
+from bench.storage.bars import BARS
 from bench.storage.cut_log import CutTold, cuts_told
 from bench.storage.loads import TRANSACTIONS_A_CALL, WRITERS, calls_for
 from bench.storage.processes import (
@@ -31,25 +32,6 @@ from fabric.lsn import Lsn
 from sqlnode.page_source import DataFile, PageRange
 
 # Bars.
-
-
-def outcome(*measurements: Measurement) -> Outcome:
-    return Outcome(benchmark="some", settings={}, measurements=measurements)
-
-
-def test_bars_come_in_their_own_order_and_only_if_measured() -> None:
-    late = outcome(Measurement("cut_10000_pages_ms", "ms", (400.0,)))
-    early = outcome(Measurement("getpage_p50_ms", "ms", (0.3,)), Measurement("else", "", (1.0,)))
-    assert [bar.name for bar, _ in judged([late, early])] == [
-        "getpage_p50_ms",
-        "cut_10000_pages_ms",
-    ]
-
-
-def test_one_missed_bar_fails_the_run() -> None:
-    kept = Measurement("idle_engines", "", (0.0,))
-    assert is_passed([outcome(kept)])
-    assert not is_passed([outcome(kept, Measurement("idle_core_percent", "%", (0.2,)))])
 
 
 def test_every_measurement_that_has_a_bar_is_made_under_its_name() -> None:
@@ -68,20 +50,9 @@ def test_every_measurement_that_has_a_bar_is_made_under_its_name() -> None:
     assert len({bar.name for bar in BARS}) == len(BARS)
 
 
-def test_json_has_bars_with_rounds_beside_them() -> None:
-    report = as_json({"at": "now"}, [outcome(Measurement("idle_engines", "", (0.0, 1.0, 1.0)))])
-    assert report["at"] == "now"
-    assert report["bars"] == [
-        {"name": "idle_engines", "value": 1.0, "target": 0, "condition": "<=0", "ok": False}
-    ]
-    assert json.loads(json.dumps(report))["benchmarks"]["some"]["measurements"]["idle_engines"][
-        "rounds"
-    ] == [0.0, 1.0, 1.0]
-
-
 def test_a_quick_run_says_so_beside_every_bar() -> None:
-    assert "quick" in remark(quick=True)
-    assert remark(quick=False) == ""
+    assert "quick" in remark_text(SUITE, "idle_engines", argparse.Namespace(quick=True))
+    assert remark_text(SUITE, "idle_engines", argparse.Namespace(quick=False)) == ""
 
 
 # Figures.

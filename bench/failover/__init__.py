@@ -1,0 +1,1 @@
+"""What clients of a whole cluster see: failovers, new replicas, and what it costs."""

@@ -1,0 +1,140 @@
+"""The nemesis's schedule: what is hit when, and for how long; one seed, one schedule. Pure.
+
+Faults come one after the other with calm times in between, because a system that never is whole
+shows only that it waits. One fault may hit several components of different kinds at once. Of the
+log at most one node at a time is hit, which is the minority it must live without, except by
+"everybody at once": then nothing goes on until they are back, and nothing may be lost.
+
+The plan does not know names or pids, which change: a blow says a kind, a role, and a number that
+picks one of those who have it when the time has come.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from .target import Component, Kind, Role
+
+CALM_S: Final = (1.0, 4.0)
+LASTING_S: Final = (0.3, 5.0)
+FIRST_S: Final = 2.0  # so that there is something to compare with
+SEVERAL: Final = 0.25  # how many faults hit several kinds at once
+EVERYBODY: Final = 0.1  # how many kill all of a kind
+BLOWS_MAX: Final = 3
+PICKS: Final = 1 << 16
+
+
+class Action(StrEnum):
+    """What is done to a component."""
+
+    KILL = "kill"  # SIGKILL
+    PAUSE = "pause"  # SIGSTOP, and SIGCONT later
+    DELETE = "delete"  # SIGKILL, and its directory is deleted before it is up again
+    CUT = "cut"  # a link, both ways
+    CUT_THERE = "cut there"
+    CUT_BACK = "cut back"
+
+
+LASTING: Final = frozenset({Action.PAUSE, Action.CUT, Action.CUT_THERE, Action.CUT_BACK})
+CUTS: Final = (Action.CUT, Action.CUT_THERE, Action.CUT_BACK)
+
+Offer = Mapping[Kind, Sequence[Action]]
+
+# What makes sense for each kind.
+ACTIONS: Final[Offer] = {
+    Kind.POSTGRES: (Action.KILL, Action.PAUSE),
+    Kind.AGENT: (Action.KILL, Action.PAUSE),
+    Kind.COMPUTE: (Action.KILL, Action.PAUSE, Action.DELETE),
+    Kind.LOG: (Action.KILL, Action.PAUSE),
+    Kind.STORAGE: (Action.KILL, Action.PAUSE),
+    Kind.LINK: CUTS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """Who is hit, and how."""
+
+    action: Action
+    kind: Kind
+    role: Role
+    pick: int  # EVERYONE, or which of those who have the kind and the role
+
+    def victims(self, components: Sequence[Component]) -> list[Component]:
+        """Those who are hit, of all that are there. Whoever has the role is down: somebody else."""
+        alike = sorted((c for c in components if c.kind is self.kind), key=lambda c: c.name)
+        if self.pick == EVERYONE:
+            return alike
+        suited = [c for c in alike if self.role in {Role.ANY, c.role}] or alike
+        return [suited[self.pick % len(suited)]] if suited else []
+
+
+EVERYONE: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Blows at one time; those that last end together."""
+
+    at_s: float
+    lasts_s: float  # 0: nothing lasts
+    blows: tuple[Blow, ...]
+
+
+def offered(components: Sequence[Component]) -> Offer:
+    """What can be done to a system that has these."""
+    kinds = {component.kind for component in components}
+    offer = {kind: ACTIONS[kind] for kind in Kind if kind in kinds}
+    has_directories = any(c.directory for c in components if c.kind is Kind.COMPUTE)
+    if Kind.COMPUTE in offer and not has_directories:
+        offer[Kind.COMPUTE] = tuple(a for a in offer[Kind.COMPUTE] if a is not Action.DELETE)
+    return offer
+
+
+def make_plan(seed: int, seconds: float, offer: Offer) -> list[Fault]:
+    """Faults that begin and end within so many seconds."""
+    rng = random.Random(seed)  # noqa: S311  # a seed replays the plan
+    plan: list[Fault] = []
+    at_s = FIRST_S
+    while at_s < seconds and offer:
+        blows = _blows(rng, offer)
+        lasts = any(blow.action in LASTING for blow in blows)
+        lasts_s = min(rng.uniform(*LASTING_S), seconds - at_s) if lasts else 0.0
+        plan.append(Fault(at_s, lasts_s, blows))
+        at_s += lasts_s + rng.uniform(*CALM_S)
+    return plan
+
+
+def _blows(rng: random.Random, offer: Offer) -> tuple[Blow, ...]:
+    kinds = list(offer)
+    if rng.uniform(0, 1) < EVERYBODY:
+        kind = _choice(rng, [kind for kind in kinds if kind is not Kind.LINK] or kinds)
+        action = Action.KILL if Action.KILL in offer[kind] else offer[kind][0]
+        return (Blow(action, kind, Role.ANY, EVERYONE),)
+    several = rng.uniform(0, 1) < SEVERAL
+    count = min(rng.randint(2, BLOWS_MAX), len(kinds)) if several else 1
+    return tuple(
+        Blow(_choice(rng, offer[kind]), kind, _choice(rng, list(Role)), rng.randrange(PICKS))
+        for kind in rng.sample(kinds, count)
+    )
+
+
+T = TypeVar("T")
+
+
+def _choice(rng: random.Random, among: Sequence[T]) -> T:
+    return among[rng.randrange(len(among))]
+
+
+def kills_plan(seed: int, count: int, offer: Offer, *, interval_s: float) -> list[Fault]:
+    """So many kills, one after the other, of anything that can be killed."""
+    rng = random.Random(seed)  # noqa: S311  # a seed replays the plan
+    kinds = [kind for kind, actions in offer.items() if Action.KILL in actions]
+    plan = []
+    for number in range(count):
+        kind, role = _choice(rng, kinds), _choice(rng, list(Role))
+        blow = Blow(Action.KILL, kind, role, rng.randrange(PICKS))
+        plan.append(Fault(FIRST_S + number * interval_s, 0.0, (blow,)))
+    return plan
