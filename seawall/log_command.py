@@ -26,8 +26,9 @@ from log_service.methods import GroupStatus, NodeStatus
 from log_service.record_bodies import MemberInfo
 from log_service.verify import VerifyReport, verify
 
-from .log_arguments import LogUsageError, log_access
+from .log_arguments import log_access
 from .log_report import json_text, leaderless, rows_of, status_table, table
+from .node_arguments import UsageError
 
 STATUS_TIMEOUT_MS: Final = 2_000  # takes a millisecond; a node that hangs must not hide the others
 NODES_MAX: Final = 256  # asked for their status, whatever they say about further ones
@@ -49,7 +50,7 @@ def run_log(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except (LogCommandError, RpcError) as error:
         print(f"seawall: {error}", file=sys.stderr)
         return 1
-    except (LogUsageError, SettingsError, IdentityError, ValueError) as error:
+    except (UsageError, SettingsError, IdentityError, ValueError) as error:
         print(f"seawall: {error}", file=sys.stderr)
         return 2
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from storage.cut import Cut
 from storage.methods import BranchStatus, NodeStatus
+from storage.snapshot_objects import SnapshotInfo
 
 from .log_report import NOTHING, table
 
@@ -40,6 +41,8 @@ class Row:
     """Committed WAL that is in no cut yet."""
     lag_s: float | None = None
     pins: int | None = None
+    size_bytes: int | None = None
+    """On disk, about."""
     complaint: str = ""
 
 
@@ -81,16 +84,36 @@ def cuts_json(cuts: Iterable[Cut]) -> str:
     return json.dumps([_cut_facts(cut) for cut in cuts], indent=2)
 
 
+def snapshots_table(snapshots: Iterable[SnapshotInfo]) -> str:
+    """Return snapshots for people, the newest last."""
+    return table(
+        ("NODE", "NUMBER", "LSN", "TAKEN", "PAGES", "BYTES", "COMPLAINT"),
+        [list(_snapshot_facts(one).values()) for one in snapshots],
+    )
+
+
+def snapshots_json(snapshots: Iterable[SnapshotInfo]) -> str:
+    """Return snapshots for programs."""
+    return json.dumps([_snapshot_facts(one) for one in snapshots], indent=2)
+
+
+def moment(unix_s: float) -> str:
+    """Return a time as it is shown everywhere."""
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 _HEADINGS: Final = (
-    "BRANCH", "NODE", "STATE", "CUTS", "OLDEST", "NEWEST", "AGE", "LAG", "PINS", "COMPLAINT",
+    "BRANCH", "NODE", "STATE", "CUTS", "OLDEST", "NEWEST", "AGE", "LAG", "PINS", "SIZE",
+    "COMPLAINT",
 )  # fmt: skip
 
 
 def _cells(row: Row) -> list[object]:
+    size = None if row.size_bytes is None else f"{row.size_bytes / (1 << 20):.1f}M"
     age = None if row.age_s is None else f"{row.age_s:.0f}s"
     return [
         row.branch, row.node, row.state, row.cuts, row.oldest, row.newest, age, row.lag_bytes,
-        row.pins, row.complaint,
+        row.pins, size, row.complaint,
     ]  # fmt: skip
 
 
@@ -108,6 +131,7 @@ def _row(node: str, address: str, branch: BranchStatus) -> Row:
         lag_bytes=branch.lag_bytes,
         lag_s=branch.lag_s,
         pins=branch.pins,
+        size_bytes=branch.size_bytes,
         complaint=branch.complaint,
     )
 
@@ -122,9 +146,19 @@ def _cut_facts(cut: Cut) -> dict[str, Any]:
         "tli": int(cut.tli),
         "lsn": str(cut.lsn),
         "redo": str(cut.redo),
-        "taken_at": _moment(cut.taken_at_s),
+        "taken_at": moment(cut.taken_at_s),
     }
 
 
-def _moment(unix_s: float) -> str:
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _snapshot_facts(one: SnapshotInfo) -> dict[str, Any]:
+    """What is not known of a damaged one is None."""
+    cut = one.cut
+    return {
+        "node": one.node,
+        "number": one.number,
+        "lsn": None if cut is None else str(cut.lsn),
+        "taken_at": None if cut is None else moment(cut.taken_at_s),
+        "pages": None if cut is None else one.pages,
+        "bytes": None if cut is None else one.size_bytes,
+        "complaint": one.complaint,
+    }

@@ -67,7 +67,7 @@ def test_table_and_json_say_the_same() -> None:
 
 def test_branch_without_a_cut_has_hyphens() -> None:
     line = status_table(rows_of({ONE: node("s-1", branch("b", cuts=0))})).splitlines()[1]
-    assert line.split() == ["b", "s-1", "waiting", "0", "-", "-", "-", "-", "0", "-"]
+    assert line.split() == ["b", "s-1", "waiting", "0", "-", "-", "-", "-", "0", "0.0M", "-"]
 
 
 def test_cuts_are_listed_with_their_time() -> None:

@@ -1,0 +1,140 @@
+"""How a cluster comes to its first commit: the calls, in their order.
+
+A new one is founded by the first storage node, adopted by the others, given to the log with its
+first WAL; then the computes begin, one of them becomes the primary, and role postgres gets its
+password. Each call is harmless to repeat: whoever died half-way begins again.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from fabric.addresses import UnixAddress, parse_address
+from fabric.ids import NodeName, Role
+from fabric.lsn import Lsn
+from fabric.rpc_errors import RpcError
+from log_service.client import LogClient, NodeAddress
+from log_service.compute_methods import ComputeInfo, Computes, ComputeState
+from log_service.record_bodies import Genesis
+from pgwire.scram import ScramVerifier
+from storage.node_methods import ADOPT_BRANCH, FOUND_CLUSTER, AdoptBranch, FoundCluster
+
+from .calls import Nodes
+from .cluster_file import ClusterError, ClusterFile
+from .layout import Layout
+from .node_files import SUPERUSER, postgres_password, storage_addresses
+from .ports import HOST
+
+FOUND_MS: Final = 60_000  # initdb, when there is no template yet
+CREATE_MS: Final = 30_000
+LOOK_S: Final = 0.03
+ASK_MS: Final = 1_000
+SQL_TIMEOUT_S: Final = 10.0
+SOCKET_PREFIX: Final = ".s.PGSQL."
+
+
+async def found(nodes: Nodes, cluster: ClusterFile) -> None:
+    """Make the database: storage has its first cut, the log its first WAL."""
+    first, *others = storage_addresses(cluster)
+    branch = cluster.branch
+    try:
+        answer = await nodes.call(
+            Role.STORAGE, first, FOUND_CLUSTER, FoundCluster(branch), timeout_ms=FOUND_MS
+        )
+        for address in others:
+            adopt = AdoptBranch(branch, (first,))
+            await nodes.call(Role.STORAGE, address, ADOPT_BRANCH, adopt)
+        made = answer.response
+        genesis = Genesis(
+            system_identifier=made.system_identifier,
+            tli=made.tli,
+            start=made.start,
+            segment_bytes=made.segment_bytes,
+            server_version=made.server_version,
+        )
+        members = [
+            NodeAddress(NodeName(name), f"tcp://{HOST}:{ports.rpc}", f"tcp://{HOST}:{ports.pg}")
+            for name, ports in cluster.log.items()
+        ]
+        async with nodes.log() as log:
+            wal = bytes(answer.payload)
+            await log.create_branch(branch, genesis, members, wal, timeout_ms=CREATE_MS)
+    except RpcError as error:
+        raise ClusterError(f"the database could not be made: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the computes are."""
+
+    primary: ComputeInfo | None
+    is_streaming: bool
+    replicas: int
+
+    def is_complete(self, computes: int) -> bool:
+        """Whether there is a primary whose commits return, and all replicas answer."""
+        return self.primary is not None and self.is_streaming and self.replicas >= computes - 1
+
+
+def progress_of(answer: Computes) -> Progress:
+    """Read the log leader's answer."""
+    holder = answer.topology.holder
+    primary = next(
+        (
+            info
+            for info in answer.computes
+            if info.state is ComputeState.PRIMARY
+            and holder is not None
+            and info.name == holder.name
+            and info.epoch == answer.topology.epoch
+        ),
+        None,
+    )
+    replicas = [info for info in answer.computes if info.state is ComputeState.REPLICA]
+    streaming = answer.topology.is_streaming
+    return Progress(primary, streaming, sum(info.replayed > Lsn(0) for info in replicas))
+
+
+def state_line(answer: Computes | None) -> str:
+    """Return how the computes are, in a few words."""
+    if answer is None:
+        return "the log does not answer: see `seawall doctor`"
+    progress = progress_of(answer)
+    end = f"epoch {answer.topology.epoch}, {answer.topology.end} committed"
+    if progress.primary is None:
+        return f"no primary at the moment; {end}"
+    count = progress.replicas
+    replicas = f"{count} replica" + ("" if count == 1 else "s")
+    return f"primary {progress.primary.name}, {replicas}; {end}"
+
+
+async def next_progress(log: LogClient, cluster: ClusterFile) -> Progress | None:
+    """Look once, after a moment; None if the log does not answer."""
+    await asyncio.sleep(LOOK_S)
+    try:
+        return progress_of(await log.computes(cluster.branch, timeout_ms=ASK_MS))
+    except RpcError:
+        return None
+
+
+async def set_password(layout: Layout, primary: ComputeInfo) -> None:
+    """Give role postgres its password: as a verifier, so that no log ever has the password."""
+    import asyncpg  # noqa: PLC0415  # 0.1 s that only the first start needs
+
+    socket = parse_address(primary.address)
+    if not isinstance(socket, UnixAddress):
+        raise ClusterError(f"the primary is at {socket}, and not on this machine")
+    directory, _, name = str(socket.path).rpartition("/")
+    verifier = ScramVerifier.make(postgres_password(layout), os.urandom)
+    try:
+        connection = await asyncpg.connect(
+            host=directory, port=int(name.removeprefix(SOCKET_PREFIX)), user=SUPERUSER,
+            database="postgres", timeout=SQL_TIMEOUT_S,
+        )  # fmt: skip
+        try:
+            await connection.execute(f"alter role {SUPERUSER} password '{verifier.format()}'")
+        finally:
+            await connection.close(timeout=SQL_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise ClusterError(f"the password of {SUPERUSER} could not be set: {error}") from error
