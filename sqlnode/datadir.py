@@ -17,6 +17,7 @@ Layout of a compute's run directory:
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,8 @@ from .pagefault.block_map import (
 from .servers import PgVersion
 
 _WAITS: Final = Waits()
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_OLD_FILE: Final = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
 
 # What initdb makes and postgres expects, whether or not the cut has anything in it.
 _DIRECTORIES: Final = (
@@ -148,10 +151,15 @@ def build_data_directory(
     *,
     tracks_changes: bool = False,
     waits: Waits = _WAITS,
+    spares: Iterable[Path] = (),
 ) -> ControlFile:
     """Make `data/` and the block map of a cut. Neither may exist; on failure neither is usable.
 
     The map gets its final name last: a directory without a map was not finished, and is refused.
+
+    `spares` are files that nobody has open and nobody needs: they are moved and emptied instead of
+    new ones made. A file system that has just deleted as many (ext4) makes new ones slowly, because
+    it leaves their numbers alone for a while: 0.6 ms each instead of 0.03, for a minute.
     """
     control = control_of(cut, compute.data, expected)
     _refuse_leftovers(compute)
@@ -170,7 +178,7 @@ def build_data_directory(
         create_block_map(unfinished, options)
         with BlockMap(unfinished) as block_map:
             _make_directories(cut, compute.data)
-            _make_data_files(cut, compute.data, block_map)
+            _make_data_files(cut, compute.data, block_map, iter(spares))
             _make_small_files(cut, compute.data)
         unfinished.rename(compute.block_map)
     except OSError as error:
@@ -228,9 +236,10 @@ def _make_directories(cut: CutDescription, data: Path) -> None:
             continue
 
 
-def _make_data_files(cut: CutDescription, data: Path, block_map: BlockMap) -> None:
+def _make_data_files(
+    cut: CutDescription, data: Path, block_map: BlockMap, spares: Iterator[Path]
+) -> None:
     """Sparse files; the loop is the cold start's longest, so it is made of bare system calls."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     root = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for file in cut.files:
@@ -241,7 +250,12 @@ def _make_data_files(cut: CutDescription, data: Path, block_map: BlockMap) -> No
                     f"the cut gives {file.path} {file.blocks} blocks; choose another cut"
                 )
             block_map.add_file(file.path, missing_blocks=file.blocks)
-            descriptor = os.open(file.path, flags, 0o600, dir_fd=root)
+            spare = next(spares, None)
+            if spare is None:
+                descriptor = os.open(file.path, _NEW_FILE, 0o600, dir_fd=root)
+            else:
+                os.rename(spare, file.path, dst_dir_fd=root)
+                descriptor = os.open(file.path, _OLD_FILE, dir_fd=root)
             if file.blocks:
                 os.ftruncate(descriptor, file.blocks * BLOCK_BYTES)
             os.close(descriptor)

@@ -80,6 +80,7 @@ STOP_DEADLINE_S = 60.0
 KILL_DEADLINE_S = 10.0
 EXIT_STEP_S_MAX = 3600.0  # event loops take no infinite timeout
 LOG_TAIL_BYTES = 16 * 1024
+PARENT_VARIABLE = "SEAWALL_PARENT_PID"  # read by pagefault.c
 
 T = TypeVar("T")
 # A verb in steps: yields for how many seconds to wait, or until the process has ended.
@@ -116,6 +117,8 @@ class Preload:
 
     library: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Whether the kernel ends postgres (SIGQUIT) when the thread that starts it is no more.
+    ends_with_parent: bool = False
 
 
 class Postgres:
@@ -383,7 +386,8 @@ class Postgres:
         self._library = readable_library(
             self.preload.library, run_dir=self.run_dir, identity=self.identity
         )
-        return {**self.preload.environment, "LD_PRELOAD": str(self._library)}
+        parent = {PARENT_VARIABLE: str(os.getpid())} if self.preload.ends_with_parent else {}
+        return {**self.preload.environment, **parent, "LD_PRELOAD": str(self._library)}
 
     def _verify_preloaded(self) -> None:
         if self._library is not None and not maps_library(self.pid, self._library):

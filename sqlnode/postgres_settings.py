@@ -24,6 +24,10 @@ SOCKET_PORT = 5432  # the number in the socket's name; every server has its own 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7) has 108 bytes, the last one is 0
 EXTRA_SETTINGS_MAX = 1000  # PostgreSQL 18 has some 400
 VALUE_BYTES_MAX = 1 << 20
+LOOPBACK_RULES = (
+    "host    all          all   127.0.0.1/32  scram-sha-256",
+    "host    replication  all   127.0.0.1/32  scram-sha-256",
+)
 
 # Names that the caller may not set through `extra`: the fixed ones below, and these.
 _OURS = frozenset(
@@ -58,7 +62,10 @@ class PostgresSettings:
     # `sync` keeps posix_fadvise, which becomes our batched prefetch; workers would read, and so
     # fault, three blocks at a time. io_uring would go past the preload library.
     io_method: str = "sync"
-    tcp_port: int | None = None  # on loopback, besides the Unix socket; None: no TCP
+    tcp_port: int | None = None  # besides the Unix socket; None: no TCP
+    tcp_host: str = "127.0.0.1"  # where that is
+    # Lines of pg_hba.conf for TCP. None: whoever comes over loopback, with a password.
+    tcp_rules: tuple[str, ...] | None = None
     local_auth: Literal["trust", "scram-sha-256"] = "trust"
     extra: Mapping[str, str] = field(default_factory=dict)
     # As `extra`, but beyond the reach of ALTER SYSTEM. Visible to every user in the process list.
@@ -72,6 +79,9 @@ class PostgresSettings:
             )
         if self.tcp_port is not None and not 1 <= self.tcp_port <= 65535:  # noqa: PLR2004  # TCP's
             raise SettingsError(f"tcp_port {self.tcp_port} is not a port: use 1 to 65535")
+        for rule in self.tcp_rules or ():
+            if "\n" in rule:
+                raise SettingsError(f"{rule!r} is more than one line of pg_hba.conf: make it two")
         _verify_extra(self)
 
     @property
@@ -158,7 +168,7 @@ def _fixed(settings: PostgresSettings, version: PgVersion, run_dir: Path) -> dic
         "ident_file": str(run_dir / "pg_ident.conf"),
         # A comma would make two directories of one, a leading @ an abstract name.
         "unix_socket_directories": quoted_list_item(str(run_dir)),
-        "listen_addresses": "" if settings.tcp_port is None else "127.0.0.1",
+        "listen_addresses": "" if settings.tcp_port is None else settings.tcp_host,
         "port": str(settings.port),
         "logging_collector": "off",  # the agent owns standard error
         "hot_standby": "on",  # every compute starts as a replica that can be read
@@ -197,10 +207,7 @@ def pg_hba_conf(settings: PostgresSettings) -> str:
         f"local   replication  all                 {settings.local_auth}",
     ]
     if settings.tcp_port is not None:
-        lines += [
-            "host    all          all   127.0.0.1/32  scram-sha-256",
-            "host    replication  all   127.0.0.1/32  scram-sha-256",
-        ]
+        lines += LOOPBACK_RULES if settings.tcp_rules is None else settings.tcp_rules
     return "\n".join(lines) + "\n"
 
 

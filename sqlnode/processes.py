@@ -99,7 +99,12 @@ def kill_tree(pid: int, pidfd: int, *, shared_memory_id: int | None) -> KilledTr
     return tree
 
 
-def _descendants(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """Return the processes whose parent a process is."""
+    return _children()[pid]
+
+
+def _children() -> defaultdict[int, list[int]]:
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -107,6 +112,11 @@ def _descendants(pid: int) -> list[int]:
                 match = _STAT.match((entry / "stat").read_text(errors="replace"))
                 if match is not None:
                     children[int(match["parent"])].append(int(entry.name))
+    return children
+
+
+def _descendants(pid: int) -> list[int]:
+    children = _children()
     found: list[int] = []
     ahead = list(children[pid])
     while ahead and len(found) < DESCENDANTS_MAX:
@@ -136,6 +146,19 @@ def _listed_segments(mapped: set[str]) -> set[str]:
                 words = memoryview(content[: len(content) // 4 * 4]).cast("I")
                 found |= existing.keys() & {f"PostgreSQL.{word}" for word in set(words)}
     return found
+
+
+def shared_segments(pid: int) -> set[str]:
+    """Return the shared memory of a postmaster, to be removed when it was killed by others.
+
+    One of them lists those of its backends, those of today and those of later.
+    """
+    return set(_mapped_segments([pid]))
+
+
+def remove_shared_memory(segments: set[str], shared_memory_id: int | None) -> None:
+    """Remove what a postmaster has left that was reaped, and all of its backends with it."""
+    _remove_shared_memory(segments | _listed_segments(segments), shared_memory_id)
 
 
 def _remove_shared_memory(segments: set[str], shared_memory_id: int | None) -> None:

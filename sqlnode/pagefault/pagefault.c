@@ -11,10 +11,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,6 +63,7 @@ static void leave_no_trace(void)
 	char *preload = getenv("LD_PRELOAD");
 	char *ours = preload ? strstr(preload, "libpagefault") : NULL;
 	unsetenv("SEAWALL_BLOCK_MAP");
+	unsetenv("SEAWALL_PARENT_PID");
 	if (!ours)
 		return;
 	char *from = ours, *to = ours + strcspn(ours, ": ");
@@ -69,6 +72,20 @@ static void leave_no_trace(void)
 	memmove(from, *to ? to + 1 : to, strlen(*to ? to + 1 : to) + 1);
 	if (!*preload)
 		unsetenv("LD_PRELOAD");
+}
+
+/* A postmaster whose agent is gone answers nobody's faults, and serves for longer than its lease.
+ * It alone is named: its backends are forked, and a program that it starts has another parent. */
+static void end_with_parent(void)
+{
+	const char *named = getenv("SEAWALL_PARENT_PID");
+	pid_t parent = named ? (pid_t)strtol(named, NULL, 10) : 0;
+	if (parent <= 1 || getppid() != parent)
+		return;
+	if (prctl(PR_SET_PDEATHSIG, SIGQUIT) || getppid() != parent) {
+		fprintf(stderr, "seawall: the agent (process %d) has ended\n", (int)parent);
+		_exit(1);
+	}
 }
 
 __attribute__((constructor)) static void start(void)
@@ -86,6 +103,7 @@ __attribute__((constructor)) static void start(void)
 	pthread_atfork(NULL, NULL, link_forget);
 	COUNT(&fault_map, attached, 1);
 	fault_active = true;
+	end_with_parent();
 	leave_no_trace();
 }
 

@@ -1,0 +1,1 @@
+"""The agent of a compute: one stateless PostgreSQL, built from a cut, as the log orders it."""
