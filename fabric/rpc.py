@@ -65,10 +65,11 @@ class RpcSettings:
     connect_timeout_ms: _Count = 3_000
     """From the first packet to the greeting of the server, TLS included."""
 
-    heartbeat_ms: _Count = 1_000
-    """A side that has sent nothing for so long sends a heartbeat."""
+    heartbeat_ms: _Count = 2_000
+    """A side that has sent nothing for so long sends a heartbeat. The same on both sides: who is
+    less patient than the other speaks takes it for dead. Every one of them wakes up two processes."""
 
-    dead_after_heartbeats: _Count = 5
+    dead_after_heartbeats: _Count = 3
     """Intervals without a byte from the peer, or without the peer taking one, until it is dead."""
 
     drain_timeout_ms: _Count = 10_000

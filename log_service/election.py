@@ -27,7 +27,7 @@ from .compute_methods import ComputeReport, ComputeState
 from .group_settings import GroupSettings
 from .record_bodies import Holder
 
-AWAY_MS: Final = 300  # not called for so long, we were away; it is ten ticks
+AWAY_MS: Final = 500  # not called for so long, we were away; it is three bundles of ticks
 SWITCHOVER_MS: Final = 10_000
 SHORT_REIGN_MS: Final = 10_000
 BLEMISH_MS: Final = 60_000  # for so long a short reign is held against a compute

@@ -35,6 +35,7 @@ from .record_bodies import EpochBody, Holder
 
 log = structlog.get_logger()
 
+PRIMARY_REPORTS_S: Final = 1.0  # it does so more often
 SWITCHOVER_LOOK_MS: Final = 200  # a switchover that is given up is no event of ours
 
 
@@ -71,6 +72,7 @@ class Elector:
         self._term = 0
         self._granting: asyncio.Task[None] | None = None
         self._proved_s = 0.0  # when the round began that proves that we lead
+        self._primary_heard_s = 0.0
         self._proof: asyncio.Task[None] | None = None
 
     def close(self) -> None:
@@ -87,6 +89,7 @@ class Elector:
         election = self._leading()
         election.heard(report, self._now_ms())
         if self._is_granted_to(report):
+            self._primary_heard_s = self._loop.time()
             if report.state is ComputeState.PRIMARY and report.epoch == self._branch.epoch:
                 self._is_primary()
             await self._prove_lead()
@@ -105,9 +108,18 @@ class Elector:
         )
 
     def tick(self) -> None:
-        """Let time pass, while the group is awake."""
-        if self._election is not None:
-            self._decide(self._election)
+        """Let time pass, while the group is awake; before the core's tick, and its heartbeats.
+
+        The next report will need a proof. Begun now it travels with the heartbeats, and wakes up
+        nobody who would not wake up anyway.
+        """
+        if self._election is None:
+            return
+        self._decide(self._election)
+        now_s = self._loop.time()
+        needs_proof = now_s - self._primary_heard_s < PRIMARY_REPORTS_S
+        if needs_proof and (now_s - self._proved_s) * 1000 > PROOF_MS_MAX / 3:
+            self._begin_proof()
 
     def follow(self) -> None:
         """Take note that role, term or epoch may have changed."""
@@ -203,13 +215,16 @@ class Elector:
     async def _prove_lead(self) -> None:
         """Return with a proof that we lead which is fresh enough to renew a lease."""
         while (self._loop.time() - self._proved_s) * 1000 > PROOF_MS_MAX:
-            if self._proof is None:
-                self._proof = self._loop.create_task(self._find_proof())
-                self._proof.add_done_callback(_look_at)  # who waited may have gone
             try:
-                await asyncio.shield(self._proof)
+                await asyncio.shield(self._begin_proof())
             except RaftError as error:
                 raise RetryError(str(error)) from error
+
+    def _begin_proof(self) -> "asyncio.Task[None]":
+        if self._proof is None:
+            self._proof = self._loop.create_task(self._find_proof())
+            self._proof.add_done_callback(_look_at)  # who waited may have gone
+        return self._proof
 
     async def _find_proof(self) -> None:
         begun_s, term = self._loop.time(), self._group.raft.term

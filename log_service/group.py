@@ -24,7 +24,6 @@ from fabric.lsn import Lsn
 from raft.core import Raft, Ready
 from raft.errors import ConfigRefusedError, NotLeaderError
 from raft.messages import Message
-from raft.settings import RaftSettings
 from raft.types import Config, Entry, Role
 
 from .branch import Branch, FenceError, encode_branch
@@ -33,6 +32,7 @@ from .disk_writer import DiskWriter
 from .group_disk import GroupDisk, Write
 from .group_log import GroupLog
 from .group_settings import GroupSettings
+from .group_time import CALM_AFTER_TICKS, core_settings
 from .log_contents import LogContents
 from .log_state import LogStart
 from .outbox import Outbox, choose_eager
@@ -98,7 +98,7 @@ class Group:
         )
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._quiet_ticks = 0
+        self._quiet_ticks = 0  # since something happened
         self._is_pumping = False
         self._is_closed = False
         self._proposed_members: dict[Config, Members] = {}
@@ -106,12 +106,11 @@ class Group:
         self._reads: dict[int, asyncio.Future[None]] = {}
         self._reads_so_far = 0
         self._role_seen = (Role.FOLLOWER, 0, 0, False)
-        limit = 4 * settings.uncommitted_bytes_max  # ingest stops earlier, others hardly count
         self.raft = Raft(
             disk.member,
             self._contents.persisted(),
             self._view,
-            RaftSettings(uncommitted_bytes_max=limit),
+            core_settings(settings),
             rng,
         )
 
@@ -167,15 +166,22 @@ class Group:
         self.raft.step(message)
         self._pump_soon()
 
-    def tick(self) -> None:
-        """Let a tick pass."""
-        self._quiet_ticks += 1
-        self.raft.tick()
+    @property
+    def is_calm(self) -> bool:
+        """Whether there is a leader, and for a while nothing but heartbeats."""
+        return self._quiet_ticks > CALM_AFTER_TICKS and bool(self.raft.leader)
+
+    def tick(self, count: int = 1) -> None:
+        """Let ticks pass."""
+        self._quiet_ticks += count
+        for _ in range(count):
+            self.raft.tick()
         self._watch_role()  # to step down is no Ready
         self._pump_soon()
 
     def leader_unreachable(self) -> None:
         """Take the hint that the connection to the leader's node broke."""
+        self._quiet_ticks = 0
         self._wake(self)
         self.raft.leader_unreachable()
         self._pump_soon()

@@ -18,7 +18,7 @@ class GroupSettings:
     """Of every group of a node."""
 
     tick_ms: _Count = 30
-    """A follower that hears nothing for 10 to 20 ticks asks for an election; one whose connection
+    """A follower that hears nothing for 15 to 30 ticks asks for an election; one whose connection
     to the leader broke, after 3 at most. A busy machine or a slow disk delays by some 10 ms."""
 
     recent_bytes_max: _Count = 16 * _MIB

@@ -39,6 +39,7 @@ from .disk_writer import DiskWriter
 from .group import Group
 from .group_host import GroupHost, HostContext
 from .group_log import GroupLog
+from .group_time import HEARTBEAT_TICKS
 from .log_state import LogStart
 from .node_settings import NodeSettings
 from .peers import RAFT_CHANNEL, PeerLinks
@@ -105,6 +106,7 @@ class LogNode:
         )
         self.replication = ReplicationServer(source_of=self._source_of, admission=admission)
         self._ticker: asyncio.TimerHandle | None = None
+        self._stride = 1  # ticks until it wakes us (group_time.py)
         self._is_closing = False
 
     # --- Life ---------------------------------------------------------------------------------
@@ -257,13 +259,22 @@ class LogNode:
             host = self._host_of.get(group)
             if host is not None:
                 self._awake[group] = host
+        if self._stride > 1 and not group.is_calm and self._ticker is not None:
+            self._ticker.cancel()  # somebody may be lost
+            self._tick_after(1)
+
+    def _tick_after(self, ticks: int) -> None:
+        self._stride = ticks
+        wait_s = ticks * self.settings.group.tick_ms / 1000
+        self._ticker = asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._ticker = loop.call_later(self.settings.group.tick_ms / 1000, self._tick)
+        count = self._stride
+        is_calm = all(group.is_calm for group in self._awake)
+        self._tick_after(HEARTBEAT_TICKS if is_calm else 1)
         for group, host in list(self._awake.items()):
-            group.tick()
             host.elector.tick()
+            group.tick(count)
             if group.rest_if_idle(is_needed=host.is_needed):
                 self._awake.pop(group, None)
 

@@ -33,8 +33,6 @@ RAFT_CHANNEL: Final = 1
 # Appends that wait in our memory because the peer does not read; it bounds what a stuck peer costs.
 LINK_SETTINGS: Final = RpcSettings(
     write_buffer_bytes_max=4 * 1024 * 1024,
-    heartbeat_ms=500,
-    dead_after_heartbeats=4,
     backoff_base_ms=20,
     backoff_cap_ms=500,
 )

@@ -1,6 +1,7 @@
 """The agent's line to the log: reports and orders, and word of a new epoch as soon as there is one.
 
-A report is due every `report_ms`, and at once when something has changed. An epoch that was granted
+A report is due every `report_ms`, less often while nothing moves, and at once when something has
+changed. An epoch that was granted
 is heard of within milliseconds, by a call that the log answers when anything changes; but orders,
 and with them the lease, come as the answer to a report only.
 """
@@ -20,6 +21,7 @@ from log_service.compute_methods import ComputeReport, Orders
 
 WATCH_MS: Final = 20_000
 RETRY_PAUSE_S: Final = 0.2
+IDLE_FACTOR: Final = 2  # a compute counts as fresh for longer, and its lease is longer still
 LAST_REPORT_MS: Final = 1_000
 
 log = structlog.get_logger()
@@ -46,6 +48,8 @@ class Reporter:
         self._client, self._branch, self._report_ms = client, branch, report_ms
         self._compose, self._heard = compose, heard
         self._due = asyncio.Event()
+        self._said: ComputeReport | None = None  # with the last report
+        self._is_idle = False
 
     def report_now(self) -> None:
         """Do not wait until the next report is due."""
@@ -57,8 +61,12 @@ class Reporter:
             self._due.clear()
             await self._report()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._report_ms / 1000):
+                async with asyncio.timeout(self._pause_ms / 1000):
                     await self._due.wait()
+
+    @property
+    def _pause_ms(self) -> int:
+        return self._report_ms * (IDLE_FACTOR if self._is_idle else 1)
 
     async def report_last(self) -> None:
         """Say how it ended, if anybody listens."""
@@ -80,9 +88,10 @@ class Reporter:
                 self.report_now()
 
     async def _report(self) -> None:
-        sent_ms = now_ms()
+        sent_ms, report = now_ms(), self._compose()
+        self._is_idle, self._said = report == self._said, report
         try:
-            orders = await self._client.report(self._compose())
+            orders = await self._client.report(report)
         except RpcError as error:
             self._note_failure(str(error))
         else:
