@@ -66,8 +66,8 @@ class RpcSettings:
     """From the first packet to the greeting of the server, TLS included."""
 
     heartbeat_ms: _Count = 2_000
-    """A side that has sent nothing for so long sends a heartbeat. The same on both sides: who is
-    less patient than the other speaks takes it for dead. Every one of them wakes up two processes."""
+    """A side that has sent nothing for so long sends a heartbeat; each wakes up two processes. The
+    same on both sides: who is less patient than the other speaks takes it for dead."""
 
     dead_after_heartbeats: _Count = 3
     """Intervals without a byte from the peer, or without the peer taking one, until it is dead."""

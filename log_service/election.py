@@ -165,12 +165,11 @@ class Election:
         is_vacant = holder is None or self._is_gone(holder, clock_ms)
         if self._switchover is not None:
             target = next((c for c in candidates if c.report.name == self._switchover.target), None)
-            drained = self._drained()
             if target is None:
                 self._switchover = None  # an ordinary failover, if there has to be one
-            elif drained is not None and not self._switchover.by_force:
-                return target.report if target.report.received >= drained.received else None
             elif is_vacant or self._switchover.by_force:
+                # Drained, most of the time. That the target has all WAL by then is its own affair:
+                # it promotes no sooner, and asks for it more often than its reports come.
                 return target.report
         if not is_vacant and self._is_stuck(clock_ms):
             candidates = [seen for seen in candidates if not self._is_holder(seen)]
@@ -269,15 +268,6 @@ class Election:
         if not seen.report.can_lead:
             return "its settings say that it never leads"
         return "it has the epoch already"
-
-    def _drained(self) -> ComputeReport | None:
-        """Return the holder's report if it has shut down in order."""
-        holder, epoch = self._standing.holder, self._standing.epoch
-        seen = None if holder is None else self._computes.get(holder.name)
-        if seen is None or not self._is_granted(seen.report):
-            return None
-        is_drained = seen.report.state is ComputeState.DRAINED and seen.report.epoch == epoch
-        return seen.report if is_drained else None
 
 
 def _role_of(report: ComputeReport) -> tuple[int, ComputeState, Epoch]:
