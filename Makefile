@@ -34,8 +34,11 @@ lint: environment ## Check style, format and the layers
 types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
-test: environment lint types ## Everything that every change must pass (under 10 minutes)
-	.venv/bin/pytest -m 'not stock and not faults' $(PYTEST_ARGS)
+test: environment lint types ## Everything that every change must pass, on one PostgreSQL
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m 'not stock and not faults' $(PYTEST_ARGS)
+
+embedded: environment ## The tests with servers again, on the embedded PostgreSQL
+	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
 	.venv/bin/pytest --ignore=tests/integration $(PYTEST_ARGS)

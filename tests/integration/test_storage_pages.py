@@ -46,6 +46,7 @@ XMIN_INVALID = 0x02
 slow = pytest.mark.faults
 
 
+@slow
 def test_every_block_of_every_cut_is_the_standbys(storage_world: StorageWorld) -> None:
     world = storage_world
     run = Run(server=facts_of(world.primary), rng=seeded(1), number=1)
