@@ -32,7 +32,7 @@ from .disk_writer import DiskWriter
 from .group_disk import GroupDisk, Write
 from .group_log import GroupLog
 from .group_settings import GroupSettings
-from .group_time import CALM_AFTER_TICKS, core_settings
+from .group_time import core_settings
 from .log_contents import LogContents
 from .log_state import LogStart
 from .outbox import Outbox, choose_eager
@@ -98,7 +98,7 @@ class Group:
         )
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        self._quiet_ticks = 0  # since something happened
+        self.quiet_ticks = 0  # since something happened
         self._is_pumping = False
         self._is_closed = False
         self._proposed_members: dict[Config, Members] = {}
@@ -166,14 +166,9 @@ class Group:
         self.raft.step(message)
         self._pump_soon()
 
-    @property
-    def is_calm(self) -> bool:
-        """Whether there is a leader, and for a while nothing but heartbeats."""
-        return self._quiet_ticks > CALM_AFTER_TICKS and bool(self.raft.leader)
-
     def tick(self, count: int = 1) -> None:
         """Let ticks pass."""
-        self._quiet_ticks += count
+        self.quiet_ticks += count
         for _ in range(count):
             self.raft.tick()
         self._watch_role()  # to step down is no Ready
@@ -181,7 +176,7 @@ class Group:
 
     def leader_unreachable(self) -> None:
         """Take the hint that the connection to the leader's node broke."""
-        self._quiet_ticks = 0
+        self.quiet_ticks = 0
         self._wake(self)
         self.raft.leader_unreachable()
         self._pump_soon()
@@ -289,7 +284,7 @@ class Group:
 
     def rest_if_idle(self, *, is_needed: bool) -> bool:
         """Go to rest, and tell the others to, if nothing happens here; return whether we do."""
-        if is_needed or self._quiet_ticks < self.settings.rest_after_ticks:
+        if is_needed or self.quiet_ticks < self.settings.rest_after_ticks:
             return False
         raft = self.raft
         if raft.role is not Role.LEADER or not self._can_rest():
@@ -346,7 +341,7 @@ class Group:
         if ready.commit_index > self.applied_index:
             self._apply(ready.commit_index)
         if records:
-            self._quiet_ticks = 0
+            self.quiet_ticks = 0
         for context, _ in ready.reads:
             future = self._reads.pop(context, None)
             if future is not None and not future.done():

@@ -39,7 +39,7 @@ from .disk_writer import DiskWriter
 from .group import Group
 from .group_host import GroupHost, HostContext
 from .group_log import GroupLog
-from .group_time import HEARTBEAT_TICKS
+from .group_time import CALM_AFTER_TICKS, HEARTBEAT_TICKS
 from .log_state import LogStart
 from .node_settings import NodeSettings
 from .peers import RAFT_CHANNEL, PeerLinks
@@ -259,7 +259,7 @@ class LogNode:
             host = self._host_of.get(group)
             if host is not None:
                 self._awake[group] = host
-        if self._stride > 1 and not group.is_calm and self._ticker is not None:
+        if self._stride > 1 and not _is_calm(group) and self._ticker is not None:
             self._ticker.cancel()  # somebody may be lost
             self._tick_after(1)
 
@@ -270,7 +270,7 @@ class LogNode:
 
     def _tick(self) -> None:
         count = self._stride
-        is_calm = all(group.is_calm for group in self._awake)
+        is_calm = all(map(_is_calm, self._awake))
         self._tick_after(HEARTBEAT_TICKS if is_calm else 1)
         for group, host in list(self._awake.items()):
             host.elector.tick()
@@ -303,3 +303,8 @@ class LogNode:
 
 def _can_hand_over(group: Group) -> bool:
     return group.raft.role is RaftRole.LEADER and len(group.raft.config.voters) > 1
+
+
+def _is_calm(group: Group) -> bool:
+    """Whether there is a leader, and for a while nothing but heartbeats."""
+    return group.quiet_ticks > CALM_AFTER_TICKS and bool(group.raft.leader)
