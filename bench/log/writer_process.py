@@ -62,9 +62,10 @@ def _write(connection: psycopg.Connection, writer: int, number: int, journal: Jo
     warnings: list[str] = []
 
     def note_warning(notice: psycopg.errors.Diagnostic) -> None:
-        # A server that dies between two statements says so (FATAL) behind the answer to the first,
-        # which was an acknowledgement all the same.
-        if notice.severity_nonlocalized == "WARNING":
+        # A server that dies between two statements says so behind the answer to the first, which
+        # was an acknowledgement all the same: with FATAL, or a WARNING of class 57P if killed.
+        is_farewell = (notice.sqlstate or "").startswith("57P")
+        if notice.severity_nonlocalized == "WARNING" and not is_farewell:
             warnings.append(notice.message_primary or "")
 
     connection.add_notice_handler(note_warning)
