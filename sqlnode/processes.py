@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import re
+import resource
 import select
 import signal
 from collections import defaultdict
@@ -174,3 +175,9 @@ def maps_library(pid: int, library: Path) -> bool:
     wanted = os.path.realpath(library)
     lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     return any(line.endswith(f" {wanted}") for line in lines)
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files to the hard one: tables, files, a connection a process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .privileges import Identity, obstacle, tree_obstacle
-from .servers import REQUIRED_TOOLS, ServerBinaries, ServerError, run_version
+from .servers import REQUIRED_TOOLS, ServerBinaries, ServerError, choose_server, run_version
 
 SYSTEM_CACHE_DIR = Path("/var/lib/seawall/postgres")
 USER_CACHE_DIR = Path(".cache/seawall/postgres")  # below the home directory
@@ -40,6 +40,16 @@ TREE_FILES_MAX = 20_000
 _TREE_PARTS = ("bin", "lib", "share")
 _BUILD_TIME_FILES = shutil.ignore_patterns("*.a", "pkgconfig", "pgxs", "__pycache__")
 _LIBRARY_NAME = re.compile(r"(?P<link>lib.+\.so)\.(?P<major>\d+)(\.\d+)+")
+
+
+def server_to_run(pg_version: int | None, pg_bin: str | None, identity: Identity) -> ServerBinaries:
+    """Return the server that a node's settings ask for, where the identity can run it."""
+    server = choose_server(
+        pg_version,
+        pg_bin=None if pg_bin is None else Path(pg_bin),
+        search_path=os.environ.get("PATH", os.defpath),
+    )
+    return runnable_server(server, identity)
 
 
 def runnable_server(

@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import random
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -30,8 +29,9 @@ from fabric.tls import IdentityError
 from object_store.interface import ObjectStoreError
 from object_store.open import open_when_it_answers
 from sqlnode.privileges import Identity, PrivilegeError, choose_identity, drop
-from sqlnode.server_copy import runnable_server
-from sqlnode.servers import ServerBinaries, ServerError, choose_server
+from sqlnode.processes import allow_open_files
+from sqlnode.server_copy import server_to_run
+from sqlnode.servers import ServerBinaries, ServerError
 
 from .branch_records import BranchRecordError
 from .node import StorageNode
@@ -70,10 +70,10 @@ def main() -> int:
         settings = load(StorageSettings, arguments.config, os.environ)
         configure(settings.logs, component="storage", stream=sys.stderr)
         identity = choose_identity()
-        binaries = _server(settings, identity)
+        binaries = server_to_run(settings.pg_version, settings.pg_bin, identity)
         _own_directories(settings, identity)
         drop(identity)
-        _allow_open_files()
+        allow_open_files()
         sys.setswitchinterval(LOCK_TURN_S)
         return uvloop.run(_serve(settings, binaries, identity))
     except REFUSALS as refusal:
@@ -115,23 +115,10 @@ async def _first_of(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _server(settings: StorageSettings, identity: Identity) -> ServerBinaries:
-    pg_bin = None if settings.pg_bin is None else Path(settings.pg_bin)
-    search_path = os.environ.get("PATH", os.defpath)
-    server = choose_server(settings.pg_version, pg_bin=pg_bin, search_path=search_path)
-    return runnable_server(server, identity)
-
-
 def _own_directories(settings: StorageSettings, identity: Identity) -> None:
     """Make them while we still may, for the user that we become."""
     for directory in (settings.data_dir, settings.run_dir):
         identity.make_directory(Path(directory))
-
-
-def _allow_open_files() -> None:
-    """The store's tables, connections, the engines' files: the hard limit is ours to use."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

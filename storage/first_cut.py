@@ -3,8 +3,7 @@
     template = make_template(server, cache_dir, identity=identity)       # 1 s, once per server
     first = first_cut(template, system_identifier=..., nonce=..., taken_at_s=...)
     store.publish(branch, first.new, first.read_pages)
-    await log_client.create_branch(branch, first.genesis, nodes)
-    ... write_first_wal(first.genesis, first.wal, data_dir / "pg_wal")   # the first compute, once
+    await log_client.create_branch(branch, first.genesis, nodes, first.wal)
 
 A template is what initdb makes, in a directory of its own, kept for all clusters of one server and
 one set of options. It is made aside and renamed: who finds it finds all of it, makers do not mind
@@ -13,8 +12,8 @@ each other, and what a maker left that died is swept up.
 A cluster gets a number and a nonce of its own, in pg_control. Its WAL does not begin with the
 megabytes that initdb wrote, but with the next segment, and in that with one record: the
 checkpoint at which initdb shut down, written anew, as pg_resetwal does it. So the first WAL has 160
-bytes. It comes apart from the cut, because a cut has no WAL: once the first compute has sent it to
-the log, everybody else gets it from there, and so it must be kept no longer than until then.
+bytes. It comes apart from the cut, because a cut has no WAL: the log begins with it, and every
+compute, the first one included, gets it from there. (`write_first_wal` is for servers without one.)
 
 No password is set: who may log in is the compute's configuration.
 """

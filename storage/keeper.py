@@ -100,10 +100,6 @@ class Keeper:
             await self._task
         await self._discard_engine()
 
-    async def unpin(self) -> None:
-        """Let the log trim what this node has kept there: the branch is to be forgotten."""
-        await self._set_pin(None)
-
     # --- The loop -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -284,7 +280,7 @@ class Keeper:
         if lsn != self._pinned and await self._set_pin(lsn):
             self._pinned = lsn
 
-    async def _set_pin(self, lsn: Lsn | None) -> bool:
+    async def _set_pin(self, lsn: Lsn) -> bool:
         name = f"storage.{self._context.node}"
         try:
             async with asyncio.timeout(PIN_TIMEOUT_MS / 1000):

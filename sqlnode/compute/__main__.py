@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import random
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -34,8 +33,9 @@ from sqlnode.orphans import adopt_orphans, end_orphans
 from sqlnode.postgres_settings import SettingsError as PostgresSettingsError
 from sqlnode.postgres_settings import require_short_socket_path
 from sqlnode.privileges import Identity, PrivilegeError, choose_identity, drop
-from sqlnode.server_copy import runnable_server
-from sqlnode.servers import ServerBinaries, ServerError, choose_server
+from sqlnode.processes import allow_open_files
+from sqlnode.server_copy import server_to_run
+from sqlnode.servers import ServerBinaries, ServerError
 from storage.client import StorageClient
 
 from .agent import Agent
@@ -81,11 +81,11 @@ def main() -> int:
         settings = load(AgentSettings, arguments.config, os.environ)
         configure(settings.logs, component="compute", stream=sys.stderr)
         identity = choose_identity()
-        binaries = _server(settings, identity)
+        binaries = server_to_run(settings.pg_version, settings.pg_bin, identity)
         identity.make_directory(Path(settings.run_dir))
         private = _private_files(settings)
         drop(identity)
-        _allow_open_files()
+        allow_open_files()
         _prepare(settings, private)
         return uvloop.run(_serve(settings, binaries, identity))
     except REFUSALS as refusal:
@@ -132,13 +132,6 @@ def _tls(settings: AgentSettings, role: Role) -> ClientTls | None:
     return ClientTls(client_context(files), settings.cluster, role)
 
 
-def _server(settings: AgentSettings, identity: Identity) -> ServerBinaries:
-    pg_bin = None if settings.pg_bin is None else Path(settings.pg_bin)
-    search_path = os.environ.get("PATH", os.defpath)
-    server = choose_server(settings.pg_version, pg_bin=pg_bin, search_path=search_path)
-    return runnable_server(server, identity)
-
-
 def _private_files(settings: AgentSettings) -> dict[str, bytes]:
     """Read what may be root's, for copies that are postgres's: it is strict about rights."""
     found = {}
@@ -179,12 +172,6 @@ def _lock(run_dir: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise AgentError(f"another agent runs in {run_dir}: stop it, or use another one") from error
-
-
-def _allow_open_files() -> None:
-    """Every process of postgres is a connection; the hard limit is ours to use."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import msgspec
 from fabric.addresses import TcpAddress, host_is_loopback, parse_address
 from fabric.ids import BranchName, ClusterName, NodeName
 from fabric.logs import LogSettings
-from fabric.metrics import MetricsSettings
 from fabric.settings import secret
 from fabric.tls import TlsFiles
 from sqlnode.postgres_settings import FIXED_NAMES, PostgresSettings
@@ -90,8 +89,6 @@ class AgentSettings:
     report_ms: Annotated[int, msgspec.Meta(ge=10, le=500)] = 200
 
     logs: LogSettings = field(default_factory=LogSettings)
-
-    metrics: MetricsSettings | None = None
 
     def __post_init__(self) -> None:
         address = self.listen_address

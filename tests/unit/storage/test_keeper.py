@@ -46,8 +46,6 @@ async def test_each_checkpoint_that_comes_becomes_a_cut_and_the_pin_follows() ->
         assert world.log.pins[1:] == [one.redo for one in found]
         assert len(world.engines) == 1
         assert keeper.lag_bytes == 0
-        await keeper.unpin()
-        assert world.log.pins[-1] is None
 
 
 @in_loop
