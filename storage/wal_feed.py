@@ -62,6 +62,7 @@ GATHER_BYTES: Final = 64 * 1024  # whoever gets less is not behind
 CHECKPOINTS_MAX: Final = 1024  # a window holds so many only when somebody makes nothing else
 DOUBLINGS_MAX: Final = 16  # of the time that a poll may take
 REFUSALS_MAX: Final = 2  # the first may have come from a node that joined lately
+FIRST_TLI_WITH_HISTORY: Final = 2  # the first of a cluster has no parent
 TIMELINES_MAX: Final = 4096  # more than a history file can name
 
 T = TypeVar("T")
@@ -143,7 +144,8 @@ class WalFeed:
     @property
     def history_files(self) -> Mapping[Tli, bytes]:
         """The history files of the offered timelines, from the cut's on."""
-        return {tli: file for tli, file in self._files.items() if tli <= self._offered.tli}
+        offered = self._offered.tli
+        return {tli: file for tli, file in self._files.items() if file and tli <= offered}
 
     @property
     def forks_cut(self) -> int:
@@ -399,9 +401,11 @@ class WalFeed:
             self._verify(newest)
         except HistoryConflictError as error:
             raise WrongLogError(f"the cut is not one of {self._branch}: {error}") from error
+        # An engine asks for the file of the cut's own timeline, too: it has none of an earlier one.
+        first = max(self._start_tli, FIRST_TLI_WITH_HISTORY)
         for fork in newest.forks[-TIMELINES_MAX:]:
-            if fork.tli > self._start_tli and fork.tli not in self._files:
-                self._files[fork.tli] = await self._client.read_history(self._branch, fork.tli)
+            if fork.tli >= first and fork.tli not in self._files:
+                self._files[fork.tli] = await self._history_file(fork.tli)
         if newest.file:
             self._files[tli] = newest.file
         known, self._newest = self._newest, newest
@@ -412,12 +416,16 @@ class WalFeed:
         self._offer()
 
     async def _history(self, tli: Tli) -> TimelineHistory:
+        file = await self._history_file(tli)
+        return parse_history(tli, file) if file else TimelineHistory(tli)
+
+    async def _history_file(self, tli: Tli) -> bytes:
         try:
-            return parse_history(tli, await self._client.read_history(self._branch, tli))
+            return await self._client.read_history(self._branch, tli)
         except BadRequestError:
             if tli != self._start_tli:
                 raise
-            return TimelineHistory(tli)  # the first of a cluster, or of this log
+            return b""  # the first of a cluster, or of this log
 
     def _verify(self, newest: TimelineHistory) -> None:
         if self._newest is not None:

@@ -215,10 +215,6 @@ def test_death_of_a_storage_node_fails_no_statement(
             cluster.stores[store].start()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="once of three runs a redo engine did not start for a minute; the cause is not known",
-)
 def test_reads_wait_for_storage_nodes_that_are_all_gone(cluster: ComputeCluster) -> None:
     primary, replica = cluster.wait_for_primary(), cluster.wait_for_replica()
     with cluster.connect(primary) as connection:

@@ -24,7 +24,7 @@ from storage.snapshot_objects import list_snapshots
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from fixtures.servers import Fleet
@@ -171,9 +171,13 @@ def test_snapshot_with_a_missing_object_is_passed_over_or_refused(
     kept: Path, directory: Path
 ) -> None:
     url = f"file://{kept}"
-    *_, older, newest = list_snapshots(DirectoryStore(kept), LAYOUT)
-    own = f"{newest.number:016X}-"
-    part = min(kept.glob(f"{CLUSTER}/{BRANCH}/pages/layers/{NODE}/{own}*"))
+    listed = list_snapshots(DirectoryStore(kept), LAYOUT)
+    newest = listed[-1]
+    # Not each has parts of its own: a cut may differ from the one before in its position alone.
+    parts = {int(part.name.split("-")[0], 16): part for part in sorted(parts_of(kept))}
+    owner = max(number for number in parts if listed[0].number < number <= newest.number)
+    part = parts[owner]
+    older = max((info for info in listed if info.number < owner), key=lambda info: info.number)
     away = part.rename(kept / "away")
     done = restore(BRANCH, directory, "--manifest", newest.number, "--object-store", url)
     sentence = f"no snapshot of branch {BRANCH} can be restored: {part.name} should have"
@@ -184,6 +188,11 @@ def test_snapshot_with_a_missing_object_is_passed_over_or_refused(
     assert done.returncode == 0
     assert f"a snapshot of {NODE} is passed over: {part.name} should have" in done.stderr
     assert f"snapshot {older.number} of {NODE}" in done.stdout
+
+
+def parts_of(objects: Path) -> Iterable[Path]:
+    """The files of the node's layers, named for the snapshots that they were made for."""
+    return objects.glob(f"{CLUSTER}/{BRANCH}/pages/layers/{NODE}/*")
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], sentence: str) -> None:

@@ -15,6 +15,7 @@ from unit.storage.wal_writer import START, Writer
 
 from fabric.ids import SystemIdentifier
 from fabric.lsn import Lsn, Tli
+from log_service.history import TimelineHistory
 from log_service.replication_source import WalRemovedError
 from storage.wal_feed import WalFeed, WrongLogError
 
@@ -213,6 +214,29 @@ async def test_two_promotions_at_once_are_followed_from_the_oldest() -> None:
         assert feed.source.fork_of(Tli(1)) == (2, START + 1000)
         assert feed.source.fork_of(Tli(2)) == (4, START + 2000)
         assert feed.source.history_files == log.files
+
+
+@in_loop
+async def test_history_of_the_cuts_own_timeline_is_offered_after_a_later_promotion() -> None:
+    log = FakeLog(bytes(1000))
+    log.promote(2, log.end)
+    log.append(bytes(1000))
+    cut = log.end
+    log.promote(3, log.end)
+    log.append(bytes(1000))
+    async with feeding(log, start=cut, tli=2) as feed:
+        await until(feed, lambda: feed.received == log.end)
+        assert feed.source.history_files == log.files
+
+
+@in_loop
+async def test_first_timeline_of_a_log_may_have_no_history() -> None:
+    log = FakeLog(bytes(1000), history=TimelineHistory(Tli(5)))
+    log.promote(6, log.end)
+    log.append(bytes(1000))
+    async with feeding(log, tli=5) as feed:
+        await until(feed, lambda: feed.received == log.end)
+        assert feed.source.history_files == {Tli(6): log.files[Tli(6)]}
 
 
 @in_loop
