@@ -1,9 +1,12 @@
 """Starts nodes of a local cluster: one process that loads our code once and forks for each node.
 
-    python -P -m seawall.local.node_main DIRECTORY=MODULE ...
+    python -P -m seawall.local.node_main
+    < [["DIRECTORY", "MODULE"], ..]
+    > .
 
-Loading takes half a second of CPU and most of a node's memory; forked nodes share both. The
-process ends once every node that it forked has said that it holds its lock, or could not.
+Loading takes half a second of CPU and most of a node's memory; forked nodes share both. An order is
+answered, by a byte, once each of its nodes has said that it holds its lock, or could not. Between
+orders the process does nothing, and at the end of its input it ends.
 
 A node takes the lock of its directory and writes its process id into the locked file. So whoever
 wants to know whether a node runs asks for the lock, at any time, whoever started the node and
@@ -17,9 +20,12 @@ import ctypes
 import encodings.idna  # noqa: F401  # likewise; looked up when an address is
 import gc
 import importlib
+import json
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
@@ -36,8 +42,16 @@ PR_SET_NAME: Final = 15  # from linux/prctl.h
 
 
 def main() -> int:
+    """Carry out orders until there are no more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nodes that end are nothing to us
+    for order in sys.stdin.buffer:
+        _launch(json.loads(order))
+        os.write(sys.stdout.fileno(), b".")
+    return 0
+
+
+def _launch(nodes: Sequence[Sequence[str]]) -> None:
     """Fork a process for each node; wait until each of them has begun."""
-    nodes = [argument.rsplit("=", 1) for argument in sys.argv[1:]]
     begun, begin = os.pipe()
     for directory, name in nodes:
         module = importlib.import_module(f"{name}.__main__")
@@ -47,13 +61,14 @@ def main() -> int:
             _become(NodeLayout(Path(directory)), name, module, begin)
     os.close(begin)
     os.read(begun, 1)  # its end: every node has closed it
-    return 0
+    os.close(begun)
 
 
 def _become(node: NodeLayout, name: str, module: ModuleType, begin: int) -> NoReturn:
     """Be a node until it ends."""
     status = 1
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         os.umask(UMASK)
         # Before the process id is there: nobody takes the last life's words for ours.

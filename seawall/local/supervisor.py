@@ -10,6 +10,7 @@ it, and the next one adopts them.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -27,7 +28,7 @@ from . import bring_up
 from .calls import Nodes
 from .cluster_file import ClusterError, load, save
 from .events import Begun, Event, Ready, State, Stopping
-from .launcher import Launch, launch
+from .launcher import Launcher
 from .layout import Layout
 from .node_files import kind_of, names_of, prepare_node, write_pgpass
 from .plan import Actions, Rank, Seen, given_up, has_ended, plan_running, plan_stopping
@@ -53,15 +54,15 @@ class Supervisor:
         *,
         identity: Identity,
         report: Callable[[Event], None],
+        launcher: Launcher,
         template: int = -1,
-        begun: Launch | None = None,
         watches: bool = False,
     ) -> None:
         self._layout = layout
         self._identity = identity
         self._template = template  # the pidfd of whoever makes the template, or -1
         self._report = report
-        self._begun = begun  # what was launched while our own code was loaded
+        self._launcher = launcher  # which was begun while our own code was loaded
         self._watches = watches
         self._cluster = load(layout)
         self._seen: dict[str, Seen] = {}
@@ -87,10 +88,9 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGCHLD, _reap)
         self._adopt()
-        if self._begun is not None:
-            for name in self._begun.names:
-                self._seen.setdefault(name, Seen()).is_launching = name not in self._running
-            self._watch_launch(self._begun)
+        for name in itertools.chain.from_iterable(self._launcher.orders):
+            self._seen.setdefault(name, Seen()).is_launching = name not in self._running
+        self._watch_launcher()
         coming_up = asyncio.create_task(self._come_up())
         coming_up.add_done_callback(self._has_come_up)
         try:
@@ -101,6 +101,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            self._launcher.close()
         log.info("supervisor stopped", reason=self._failure)
         if self._failure is not None:
             raise ClusterError(self._failure)
@@ -305,22 +306,24 @@ class Supervisor:
         for name in names:
             self._seen.setdefault(name, Seen()).is_launching = True
         try:
-            self._watch_launch(launch(self._layout, names))
+            self._launcher.launch(names)
         except OSError as error:
             log.warning("no process can be started", reason=str(error))
             self._launched(names)
+        self._watch_launcher()
 
-    def _watch_launch(self, begun: Launch) -> None:
-        loop = asyncio.get_running_loop()
+    def _watch_launcher(self) -> None:
+        if self._launcher.is_open:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._launcher.answers, self._launcher_answered)
 
-        def ended() -> None:
-            loop.remove_reader(begun.pidfd)
-            os.close(begun.pidfd)
-            with contextlib.suppress(ChildProcessError):
-                begun.process.poll()
-            self._launched(begun.names)
-
-        loop.add_reader(begun.pidfd, ended)
+    def _launcher_answered(self) -> None:
+        done = self._launcher.answered()
+        if self._launcher.has_ended:
+            asyncio.get_running_loop().remove_reader(self._launcher.answers)
+            self._launcher.close()
+        for names in done:
+            self._launched(names)
 
     def _launched(self, names: tuple[str, ...]) -> None:
         for name in names:

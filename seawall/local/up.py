@@ -30,7 +30,7 @@ from .cluster_file import (
     save,
 )
 from .events import Event, Failed, encode_event
-from .launcher import Launch, launch
+from .launcher import Launcher
 from .layout import Layout, run_root_for
 from .machine import (
     find_server,
@@ -123,7 +123,7 @@ def supervise(
 ) -> int:
     """Be the supervisor until told to stop; the exit status. `watches`: report the state, too."""
     adopt_orphans()  # nodes outlive the launcher that forks them, and are to be our children
-    begun = _begin(held)
+    launcher = _begin(held)
     from .supervisor import Supervisor  # noqa: PLC0415  # takes as long as the launcher's loading
 
     async def run() -> None:
@@ -131,7 +131,7 @@ def supervise(
             held.layout,
             identity=held.identity,
             template=held.template,
-            begun=begun,
+            launcher=launcher,
             report=report,
             watches=watches,
         )
@@ -147,14 +147,15 @@ def supervise(
     return 0
 
 
-def _begin(held: Held) -> Launch | None:
+def _begin(held: Held) -> Launcher:
     """Have the nodes started that do not run, while we load what we need to watch them."""
+    launcher = Launcher(held.layout)
     names = names_of(held.cluster)
     down = tuple(name for name in names if running_pid(held.layout.node(name).lock) is None)
-    try:
-        return launch(held.layout, down) if down else None
-    except OSError:
-        return None  # the supervisor will try, and say why not
+    if down:
+        with contextlib.suppress(OSError):  # the supervisor will try, and say why not
+            launcher.launch(down)
+    return launcher
 
 
 def detach(held: Held) -> int:

@@ -6,6 +6,7 @@ what the supervisor makes of it.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -135,10 +136,17 @@ def test_one_launcher_starts_many_and_each_only_once(tmp_path: Path) -> None:
     for node in nodes:
         node.top.mkdir()
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
-    arguments = [f"{node.top}=waiting_node" for node in nodes]
-    command = [sys.executable, "-m", "seawall.local.node_main", *arguments]
+    order = json.dumps([(str(node.top), "waiting_node") for node in nodes]).encode() + b"\n"
+
+    def answers(orders: bytes) -> bytes:
+        command = [sys.executable, "-m", "seawall.local.node_main"]
+        done = subprocess.run(
+            command, check=True, env=environment, timeout=60, capture_output=True, input=orders
+        )
+        return done.stdout
+
     try:
-        subprocess.run(command, check=True, env=environment, timeout=60)
+        assert answers(order) == b"."
         pids = [running_pid(node.lock) for node in nodes]
         assert None not in pids
         assert len({*pids}) == 2
@@ -146,7 +154,7 @@ def test_one_launcher_starts_many_and_each_only_once(tmp_path: Path) -> None:
             eventually(lambda n=node: has_said(n.said, "waits"), what="the line")  # type: ignore[misc]  # mypy does not infer a lambda with a default
             eventually(lambda n=node: tail(n.log, 1), what="its log")  # type: ignore[misc]  # as above
             assert f"'--config', '{node.config}'] True" in tail(node.log, 1)[0]
-        subprocess.run(command, check=True, env=environment, timeout=60)
+        assert answers(order + order) == b".."
         assert [running_pid(node.lock) for node in nodes] == pids, "a second start changes nothing"
     finally:
         for node in nodes:
