@@ -16,7 +16,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -112,10 +112,12 @@ def _identity(entry: pwd.struct_passwd) -> Identity:
 
 def _current_identity(uid: int) -> Identity:
     try:
-        return _identity(pwd.getpwuid(uid))
+        known = _identity(pwd.getpwuid(uid))
     except KeyError:
         # Containers run under numbers that no passwd file knows. postgres itself does not mind.
-        return Identity(uid=uid, gid=os.getegid(), name=f"uid {uid}", home=Path("/"))
+        known = Identity(uid=uid, gid=os.getegid(), name=f"uid {uid}", home=Path("/"))
+    home = Path(os.environ.get("HOME", ""))
+    return replace(known, home=home) if home.is_absolute() and home.is_dir() else known
 
 
 def drop(identity: Identity) -> None:

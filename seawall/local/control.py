@@ -211,6 +211,12 @@ async def _all_there(layout: Layout, cluster: ClusterFile) -> None:
         ) from None
 
 
+def require_running(layout: Layout, names: Iterable[str]) -> None:
+    """Refuse what needs one of some nodes, if none of them runs."""
+    if not any(running_pid(layout.node(name).lock) for name in names):
+        raise ClusterError(f"the cluster in {layout.top} is down: start it with `seawall up`")
+
+
 def switch(layout: Layout, to: str | None, *, by_force: bool) -> str:
     """Make another compute the primary; return which one is it."""
     require_owner(layout)
@@ -219,6 +225,7 @@ def switch(layout: Layout, to: str | None, *, by_force: bool) -> str:
         raise ClusterError(
             f"there is no compute {to!r}: choose one of {', '.join(cluster.compute_names())}"
         )
+    require_running(layout, cluster.log)
     return asyncio.run(_switch(layout, cluster, to, by_force=by_force))
 
 

@@ -21,7 +21,7 @@ from .layout import Layout
 from .node_files import kind_of
 
 # What a node inherits. Neither PYTHONPATH nor PG*: they would change what runs.
-INHERITED: Final = ("LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")
+INHERITED: Final = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")
 ANSWERS_MAX: Final = 4096  # bytes, of one each
 
 

@@ -213,9 +213,15 @@ def _make_passable(directory: Path) -> None:
 
 
 def _share_templates(node: NodeLayout, identity: Identity) -> None:
-    """Have a storage node look for templates where all clusters of this user have theirs."""
+    """Have a storage node look for templates where all clusters of this user have theirs.
+
+    A user without a home that can be written to gets templates for each node.
+    """
     cache = template_cache(identity)
-    identity.make_directory(cache)
+    try:
+        identity.make_directory(cache)
+    except OSError:
+        return
     link = node.data / "templates"
     if not link.exists() and not link.is_symlink():
         link.symlink_to(cache, target_is_directory=True)

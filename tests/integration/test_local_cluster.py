@@ -62,6 +62,7 @@ def test_a_cluster_comes_up_goes_down_and_comes_back_with_its_data(cluster: Loca
     assert "nothing runs" in cluster.refused("down")
     assert cluster.run("status").returncode == 3
     assert "the cluster is down" in cluster.run("doctor").stdout
+    assert "is down: start it with" in cluster.refused("failover")
 
     cluster.up()
     assert cluster.sql("select count(*) from kept") == "1000"

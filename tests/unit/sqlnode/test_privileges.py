@@ -45,6 +45,17 @@ def test_ordinary_user_stays_who_it_is() -> None:
     assert identity.home.is_dir()
 
 
+def test_home_of_an_ordinary_user_is_what_its_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert choose_identity(effective_uid=lambda: nobody).home == tmp_path
+    assert choose_identity(("nobody",), effective_uid=lambda: 0).home != tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    assert choose_identity(effective_uid=lambda: nobody).home.is_dir()
+
+
 def test_user_without_a_name_is_accepted() -> None:
     identity = choose_identity(effective_uid=lambda: 4_000_002)
     assert identity.name == "uid 4000002"
