@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .local.cluster_file import ClusterError, ClusterFile, load
+from .local.cluster_file import ClusterError, ClusterFile, load, require_owner
 from .local.layout import Layout, default_directory
 
 if TYPE_CHECKING:
@@ -156,7 +156,6 @@ def destroy(layout: Layout, *, is_sure: bool) -> int:
 
 def status(layout: Layout, *, as_json: bool, watches: bool, shows_password: bool) -> int:
     """Print how a cluster is; exit status 0 if it has a primary."""
-    from .local.machine import require_owner  # noqa: PLC0415  # see above
     from .local.status_report import json_text, table  # noqa: PLC0415  # see above
 
     require_owner(layout)
@@ -192,7 +191,6 @@ def doctor(layout: Layout) -> int:
     """Say what is wrong, and what to do; exit status 0 if nothing is."""
     from .local.authority import days_left  # noqa: PLC0415  # see above
     from .local.doctor import Machine, findings  # noqa: PLC0415  # see above
-    from .local.machine import require_owner  # noqa: PLC0415  # see above
     from .local.node_files import names_of  # noqa: PLC0415  # see above
     from .local.processes import running_pid  # noqa: PLC0415  # see above
     from .local.supervisor import last_words  # noqa: PLC0415  # see above
@@ -281,10 +279,16 @@ def switch(layout: Layout, to: str | None, *, by_force: bool) -> int:
 
 def scale(layout: Layout, computes: int) -> int:
     """Change how many computes there are."""
-    from .local.control import scale as change  # noqa: PLC0415  # see above
+    from .local.scale import order_more  # noqa: PLC0415  # see above
+
+    is_ordered = order_more(layout, computes)  # before anything that takes long to load
+    from .local.control import order_fewer, wait_complete  # noqa: PLC0415  # see above
 
     _quiet()
-    change(layout, computes)
+    if is_ordered:
+        wait_complete(layout)
+    else:
+        order_fewer(layout, computes)
     print(f"the cluster has {_count(computes, 'compute')}")
     return 0
 

@@ -59,6 +59,23 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self.computes)[: self.computes_wanted]
 
 
+def require_owner(layout: Layout) -> None:
+    """Refuse a directory that belongs to somebody else."""
+    try:
+        owner = layout.top.stat().st_uid
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        raise ClusterError(
+            f"{layout.top} may not be entered by you: run the command as its owner"
+        ) from None
+    if owner != os.geteuid():
+        raise ClusterError(
+            f"{layout.top} belongs to user {owner}, and you are {os.geteuid()}: run the command as "
+            "its owner, or name another directory with --dir"
+        )
+
+
 def load(layout: Layout) -> ClusterFile:
     """Read the file; ClusterError if the directory is none of a cluster, or of a newer version."""
     path = layout.cluster_file

@@ -25,13 +25,12 @@ from sqlnode.processes import ends_within_blocking
 
 from .bring_up import next_progress
 from .calls import Nodes
-from .cluster_file import ClusterError, ClusterFile, load, save
+from .cluster_file import ClusterError, ClusterFile, load, require_owner, save
 from .layout import Layout
-from .machine import require_owner
 from .node_files import kind_of, names_of, run_dir
 from .plan import STOP_MS, Rank
 from .processes import Running, find_running, has_said, running_pid, take_lock
-from .up import require_computes, with_computes
+from .scale import require_computes, require_supervisor
 
 DOWN_S: Final = 120.0  # four ranks of STOP_MS, and some time
 READY_S: Final = 60.0
@@ -149,27 +148,25 @@ def _remove_run_root(path: Path) -> None:
 # --- Changes --------------------------------------------------------------------------------------
 
 
-def scale(layout: Layout, computes: int) -> None:
-    """Have so many computes; done when they are there, or gone."""
-    require_owner(layout)
+def order_fewer(layout: Layout, computes: int) -> None:
+    """Have fewer computes; done when the others are gone."""
     require_computes(computes)
     cluster = load(layout)
     leaving = cluster.compute_names()[computes:]
-    supervisor = require_supervisor(layout)
-    if leaving:
-        asyncio.run(_step_aside(layout, cluster, leaving))
-    changed = replace(
-        cluster, computes=with_computes(cluster.computes, computes), computes_wanted=computes
-    )
+    asyncio.run(_step_aside(layout, cluster, leaving))
+    changed = replace(cluster, computes_wanted=computes)
     save(layout, changed)
+    supervisor = require_supervisor(layout)
     supervisor.send(signal.SIGHUP)
     os.close(supervisor.pidfd)
-    if leaving:
-        _wait_until(lambda: not _running(layout, leaving), f"the end of {', '.join(leaving)}")
-        for name in leaving:
-            shutil.rmtree(run_dir(layout, changed, name), ignore_errors=True)
-    else:
-        asyncio.run(_all_there(layout, changed))
+    _wait_until(lambda: not _running(layout, leaving), f"the end of {', '.join(leaving)}")
+    for name in leaving:
+        shutil.rmtree(run_dir(layout, changed, name), ignore_errors=True)
+
+
+def wait_complete(layout: Layout) -> None:
+    """Wait until there is a primary whose commits return, and every replica answers."""
+    asyncio.run(_all_there(layout, load(layout)))
 
 
 async def _step_aside(layout: Layout, cluster: ClusterFile, leaving: Iterable[str]) -> None:
@@ -198,7 +195,6 @@ async def _step_aside(layout: Layout, cluster: ClusterFile, leaving: Iterable[st
 
 
 async def _all_there(layout: Layout, cluster: ClusterFile) -> None:
-    """Wait until there is a primary whose commits return, and every replica answers."""
     try:
         async with asyncio.timeout(READY_S), Nodes(layout, cluster).log() as log:
             while True:
@@ -283,14 +279,6 @@ def _restart_one(layout: Layout, name: str) -> None:
         lambda: running_pid(node.lock) is not None and has_said(node.said, event),
         f"a new start of {name}",
     )
-
-
-def require_supervisor(layout: Layout) -> Running:
-    """Return the supervisor, which carries out what is wanted."""
-    found = find_running(layout.lock)
-    if found is None:
-        raise ClusterError(f"no supervisor runs for {layout.top}: run `seawall up` first")
-    return found
 
 
 def _running(layout: Layout, names: Iterable[str]) -> list[str]:

@@ -11,7 +11,6 @@ from sqlnode.server_copy import runnable_server
 from sqlnode.servers import ServerBinaries, ServerError, choose_server
 
 from .cluster_file import ClusterError, ClusterFile
-from .layout import Layout
 
 MIB: Final = 1024 * 1024
 DISK_BASE_BYTES: Final = 256 * MIB
@@ -20,23 +19,6 @@ DISK_STORAGE_BYTES: Final = 96 * MIB  # a first cut and its engine
 DISK_COMPUTE_BYTES: Final = 64 * MIB
 MEMORY_BASE_BYTES: Final = 128 * MIB
 MEMORY_NODE_BYTES: Final = 64 * MIB
-
-
-def require_owner(layout: Layout) -> None:
-    """Refuse a directory that belongs to somebody else."""
-    try:
-        owner = layout.top.stat().st_uid
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        raise ClusterError(
-            f"{layout.top} may not be entered by you: run the command as its owner"
-        ) from None
-    if owner != os.geteuid():
-        raise ClusterError(
-            f"{layout.top} belongs to user {owner}, and you are {os.geteuid()}: run the command as "
-            "its owner, or name another directory with --dir"
-        )
 
 
 def require_directory(top: Path) -> None:

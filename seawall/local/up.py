@@ -20,13 +20,13 @@ from sqlnode.privileges import Identity, PrivilegeError, choose_identity
 from sqlnode.servers import ServerBinaries, Source, examine
 
 from .cluster_file import (
-    COMPUTES_MAX,
     ClusterError,
     ClusterFile,
     LogPorts,
     cluster_name_of,
     is_cluster,
     load,
+    require_owner,
     save,
 )
 from .events import Event, Failed, encode_event
@@ -35,7 +35,6 @@ from .layout import Layout, run_root_for
 from .machine import (
     find_server,
     require_directory,
-    require_owner,
     require_reachable,
     require_room,
     server_of,
@@ -43,7 +42,6 @@ from .machine import (
 from .node_files import listening, names_of, prepare, template_cache
 from .ports import (
     PORT_MAX,
-    POSTGRES_PORT,
     choose_ports,
     ephemeral_min,
     is_free,
@@ -51,6 +49,7 @@ from .ports import (
     require_free,
 )
 from .processes import running_pid, take_lock, write_process
+from .scale import require_computes, with_computes
 
 HA: Final = (3, 2, 2)
 SMALL: Final = (1, 1, 1)
@@ -202,15 +201,6 @@ def refuse_wishes(wishes: Wishes) -> None:
         raise ClusterError(f"port {wishes.port} is none: choose one of 1 to 65535")
 
 
-def require_computes(count: int) -> None:
-    """Refuse a number of computes that a cluster on one machine cannot have."""
-    if not 1 <= count <= COMPUTES_MAX:
-        raise ClusterError(
-            f"a local cluster has 1 to {COMPUTES_MAX} computes, not {count}"
-            + (": `seawall down` stops it" if count == 0 else "")
-        )
-
-
 def refuse_changes(layout: Layout, cluster: ClusterFile, wishes: Wishes) -> None:
     """Refuse what would have to change in a cluster that exists, and cannot."""
     if wishes.ha and len(cluster.log) < HA[0]:
@@ -298,28 +288,6 @@ def _changed(cluster: ClusterFile, wishes: Wishes, server: ServerBinaries) -> Cl
         computes=with_computes(computes, wanted),
         computes_wanted=wanted,
     )
-
-
-def with_computes(
-    computes: Mapping[str, int], wanted: int, *, first_port: int | None = None
-) -> dict[str, int]:
-    """Return the computes, with ports for those that are new."""
-    found = dict(computes)
-    missing = wanted - len(found)
-    if missing <= 0:
-        return found
-    ports: list[int] = []
-    if first_port is not None:
-        ports.append(first_port)
-    first = (max([*found.values(), *ports]) + 1) if found or ports else POSTGRES_PORT
-    taken = {*found.values(), *ports}
-    ceiling = ephemeral_min() if first < ephemeral_min() else PORT_MAX + 1
-    ports += choose_ports(
-        missing - len(ports), first=first, ceiling=ceiling, taken=taken, is_free=is_free
-    )
-    for port in ports:
-        found[f"compute-{len(found) + 1}"] = port
-    return found
 
 
 def _make_template(server: ServerBinaries, identity: Identity) -> int:

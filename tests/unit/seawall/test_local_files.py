@@ -34,7 +34,8 @@ from seawall.local.layout import SYSTEM_STATE_DIR, Layout, default_directory, ru
 from seawall.local.machine import available_memory_bytes, require_directory, require_room
 from seawall.local.node_files import names_of, pgpass_text, prepare, settings_of, toml_text
 from seawall.local.ports import HOST, choose_ports, is_free, random_first, require_free
-from seawall.local.up import Wishes, refuse_changes, refuse_wishes, with_computes
+from seawall.local.scale import with_computes
+from seawall.local.up import Wishes, refuse_changes, refuse_wishes
 from seawall.local.urls import libpq_environment, urls_of
 from sqlnode.compute.settings import AgentSettings
 from sqlnode.postgres_settings import require_short_socket_path
