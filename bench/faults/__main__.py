@@ -1,11 +1,12 @@
 """Break a cluster under load, and say whether anything was lost or out of order.
 
     python -P -m bench.faults [--seconds S] [--seed N] [--dir D] [--report R] [--existing | --stock]
-                              [--not-strict] [--version N | --pg-bin DIR]
+                              [--not-strict] [--elle-jar J] [--version N | --pg-bin DIR]
 
 A cluster is started with `seawall up --ha` in --dir, or in a directory that is removed at the end;
-with --existing the one that runs there is used and left alone (its data is not touched, but for
-the schema seawall_faults). --stock tests the suite itself, on one PostgreSQL without any of ours.
+with --existing the one that runs there is used and left alone: its data is not touched, but for the
+schema seawall_faults, no network is cut and no disk filled. --stock tests the suite itself, on one
+PostgreSQL without any of ours.
 
 Exit status 1 when there is a violation, 2 when the test could not be carried out. The report
 directory gets summary.txt, timeline.svg, report.json, history.jsonl, and *.edn for elle-cli.
@@ -32,7 +33,10 @@ from sqlnode.server_copy import runnable_server
 from sqlnode.servers import ServerError, choose_server
 
 from .cluster_target import ClusterTarget, LocalCluster
-from .report import summary, violation_count, write_report
+from .elle import JAR_VARIABLE, elle_checks
+from .fitting import fitted
+from .nemesis import wait_whole
+from .report import summary, violation_count, write_lists, write_report
 from .sessions import BrokenError, RefusedError
 from .stock_target import StockTarget, kept_running
 from .suite import judged, run_suite
@@ -63,6 +67,11 @@ async def _run(arguments: argparse.Namespace) -> int:
     checks = judged(run)
     strict = not arguments.not_strict
     report = arguments.report or Path(tempfile.mkdtemp(prefix="seawall-faults-"))
+    jar = arguments.elle_jar or os.environ.get(JAR_VARIABLE)
+    lists = write_lists(report, run)
+    more, note = elle_checks(run, lists, jar=Path(jar) if jar else None, strict=strict)
+    checks += more
+    run.notes.append(note)
     write_report(report, run, checks, strict=strict)
     print(summary(run, checks, strict=strict), end="")
     print(f"report: {report}")
@@ -79,14 +88,27 @@ async def _target(arguments: argparse.Namespace) -> AsyncIterator[Target]:
         tempfile.mkdtemp(prefix="swf-", dir="/tmp")
     )  # short for sockets, and private
     cluster = LocalCluster(directory)
-    try:
-        if not arguments.existing:
-            await cluster.up("--ha", *_server_options(arguments))
+    if arguments.existing:
         yield ClusterTarget(cluster, (await cluster.status()).urls.primary)
+        return
+    try:
+        await cluster.up("--ha", *_server_options(arguments))
+        async with fitted(cluster, keep=arguments.dir is not None) as fittings:
+            if fittings.lacks:
+                print(f"bench.faults: {fittings.lacks}", file=sys.stderr)
+            target = ClusterTarget(
+                cluster,
+                (await cluster.status()).urls.primary,
+                links=fittings.links,
+                disks=fittings.disks,
+                directories=fittings.directories,
+                rebuilding=fittings.rebuilder,
+            )
+            await wait_whole(target)
+            yield target
     finally:
-        if not arguments.existing:
-            await cluster.command(*(("down",) if arguments.dir else ("destroy", "--yes")))
         if not arguments.dir:
+            await cluster.command("destroy", "--yes")
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -126,6 +148,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="replays the faults")
     parser.add_argument("--dir", type=Path, metavar="D", help="the cluster's directory")
+    parser.add_argument(
+        "--elle-jar", type=Path, metavar="J", help=f"elle-cli's, to judge, too ({JAR_VARIABLE})"
+    )
     parser.add_argument("--report", type=Path, metavar="R", help="where the report goes")
     parser.add_argument(
         "--not-strict", action="store_true", help="reads may be older than the clock allows"

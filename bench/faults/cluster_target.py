@@ -13,21 +13,22 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import msgspec
 
 from bench.node_process import node_environment
 
-from .target import Component, Kind, Link, Role, TargetError
+from .target import Component, Disk, Kind, Link, Role, TargetError
 
 COMMAND_DEADLINE_S: Final = 120.0
 QUOTED_CHARACTERS_MAX: Final = 500
 NODE_MARK: Final = "seawall"
 POSTGRES_MARK: Final = "postgres"
+BETWEEN: Final = ">"  # in the name of a link of two; a link with the name of a node is all of its
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +122,33 @@ def components_of(status: Status) -> list[Component]:
     return found
 
 
+def with_fittings(
+    found: Sequence[Component],
+    links: Mapping[str, Link],
+    disks: Mapping[str, Disk],
+    *,
+    directories: Mapping[str, Path],
+) -> list[Component]:
+    """Add links and disks: those of a node have the role of the node."""
+    nodes = [one for one in found if one.kind in {Kind.LOG, Kind.STORAGE, Kind.COMPUTE}]
+    roles = {node.name: node.role for node in nodes}
+    return [
+        *(
+            replace(one, directory=directories[one.name])
+            if one in nodes and one.name in directories
+            else one
+            for one in found
+        ),
+        *(
+            Component(
+                Kind.LINK if BETWEEN in name else Kind.NETWORK, name, roles.get(name, Role.ANY)
+            )
+            for name in links
+        ),
+        *(Component(Kind.DISK, name, roles.get(name, Role.ANY)) for name in disks),
+    ]
+
+
 def _run_directory(status: Status, name: str) -> Path | None:
     """Where a compute has its cache. Behind a link when the cluster's own path is too long."""
     if status.directory is None:
@@ -190,17 +218,44 @@ def _environment() -> dict[str, str]:
     return {**node_environment(os.environ), "HOME": os.environ.get("HOME", "/")}
 
 
+class Rebuilding(Protocol):
+    """Gives nodes that lost their directories a new beginning."""
+
+    async def log(self, name: str) -> None:
+        """Of a log node."""
+
+    async def storage(self, name: str) -> None:
+        """Of a storage node."""
+
+
 @dataclass(slots=True)
 class ClusterTarget:
-    """Such a cluster as a target."""
+    """Such a cluster as a target. What it is fitted out with (`fitting.py`) can be hit, too."""
 
     cluster: LocalCluster
     dsn: str
-    links: Mapping[str, Link] = field(default_factory=dict)  # nothing leads through links yet
+    links: Mapping[str, Link] = field(default_factory=dict)
+    disks: Mapping[str, Disk] = field(default_factory=dict)
+    directories: Mapping[str, Path] = field(default_factory=dict)
+    rebuilding: Rebuilding | None = None
+    keeper_pid: int | None = None
 
     async def components(self) -> list[Component]:
         """By its status."""
-        return components_of(await self.cluster.status())
+        status = await self.cluster.status()
+        self.keeper_pid = status.supervisor_pid
+        return with_fittings(
+            components_of(status), self.links, self.disks, directories=self.directories
+        )
+
+    async def rebuild(self, component: Component) -> None:
+        """By calls to the nodes; a compute does it by itself."""
+        if self.rebuilding is None:
+            return
+        if component.kind is Kind.LOG:
+            await self.rebuilding.log(component.name)
+        elif component.kind is Kind.STORAGE:
+            await self.rebuilding.storage(component.name)
 
     async def missing(self) -> str:
         """By its status."""

@@ -1,4 +1,4 @@
-"""Carry a plan out: signals to processes, links cut, directories deleted; and heal everything.
+"""Carry a plan out: signals, links cut, disks filled, directories deleted; and heal everything.
 
     nemesis = Nemesis(target)
     await nemesis.run(plan)         # notes in `nemesis.happenings` what was really done
@@ -22,8 +22,8 @@ from typing import Final
 
 from bench.storage.processes import all_processes, descendants
 
-from .plan import CALM_S, LASTING, Action, Blow, Fault
-from .target import Component, Kind, Link, Target, TargetError
+from .plan import CALM_S, LASTING, SLOW_S, Action, Blow, Fault
+from .target import Component, Disk, Kind, Link, Target, TargetError
 
 WHOLE_DEADLINE_S: Final = 120.0
 LOOK_S: Final = 0.25
@@ -50,6 +50,7 @@ class Nemesis:
     happenings: list[Happening] = field(default_factory=list)
     _paused: list[int] = field(default_factory=list)  # pidfds
     _cut: list[Link] = field(default_factory=list)
+    _full: list[Disk] = field(default_factory=list)
 
     async def run(self, plan: Sequence[Fault], *, seconds: float = math.inf) -> None:
         """All faults at their times, which are from now on, as far as the seconds reach.
@@ -79,19 +80,32 @@ class Nemesis:
             await asyncio.sleep(fault.lasts_s)
             await self.heal()
         end_ns = time.monotonic_ns()
+        lost = [victim for blow, victim, _ in hit if blow.action is Action.DELETE]
+        for victim in lost:
+            await self.target.rebuild(victim)
+        rebuilt_ns = time.monotonic_ns()
+
+        def over_ns(action: Action, start_ns: int) -> int:
+            if action is Action.DELETE:
+                return rebuilt_ns
+            return end_ns if action in LASTING else start_ns
+
         self.happenings += [
             Happening(
                 blow.action,
                 victim.kind,
                 victim.name,
                 start_ns,
-                end_ns if blow.action in LASTING else start_ns,
+                over_ns(blow.action, start_ns),
             )
             for blow, victim, start_ns in hit
         ]
 
     async def heal(self) -> None:
-        """Let everything go on that was stopped or cut."""
+        """Let everything go on that was stopped or cut, and give disks room."""
+        for disk in self._full:
+            await asyncio.to_thread(disk.free)
+        self._full.clear()
         for link in self._cut:
             link.mend()
         self._cut.clear()
@@ -108,10 +122,15 @@ class Nemesis:
             case Action.PAUSE:
                 self._paused += self._signal(victim, signal.SIGSTOP)
             case Action.DELETE:
-                self._signal(victim, signal.SIGKILL)
-                await _gone(victim.pids)
-                if victim.directory is not None:
-                    _emptied(victim.directory)
+                await self._delete(victim)
+            case Action.FILL:
+                disk = self.target.disks[victim.name]
+                self._full.append(disk)
+                await asyncio.to_thread(disk.fill)
+            case Action.SLOW:
+                link = self.target.links[victim.name]
+                self._cut.append(link)
+                link.slow(SLOW_S)
             case Action.CUT | Action.CUT_THERE | Action.CUT_BACK:
                 link = self.target.links[victim.name]
                 self._cut.append(link)
@@ -119,6 +138,27 @@ class Nemesis:
                     link.cut_there()
                 if action is not Action.CUT_THERE:
                     link.cut_back()
+
+    async def _delete(self, victim: Component) -> None:
+        """Kill, and delete before anybody can start it again: a node must not lose files under way,
+        which is not what a lost disk does.
+        """
+        keeper = self.target.keeper_pid
+        descriptor = -1
+        if keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(keeper)
+        try:
+            if descriptor >= 0:
+                signal.pidfd_send_signal(descriptor, signal.SIGSTOP)
+            self._signal(victim, signal.SIGKILL)
+            await _gone(victim.pids)
+            if victim.directory is not None:
+                await asyncio.to_thread(_emptied, victim.directory)
+        finally:
+            if descriptor >= 0:
+                signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+                os.close(descriptor)
 
     def _signal(self, victim: Component, number: signal.Signals) -> list[int]:
         """Send a signal to all that belongs to the victim; pidfds of those who got SIGSTOP."""

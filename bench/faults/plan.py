@@ -3,7 +3,8 @@
 Faults come one after the other with calm times in between, because a system that never is whole
 shows only that it waits. One fault may hit several components of different kinds at once. Of the
 log at most one node at a time is hit, which is the minority it must live without, except by
-"everybody at once": then nothing goes on until they are back, and nothing may be lost.
+"everybody at once": then nothing goes on until they are back, and nothing may be lost. A cut, a
+full disk and a slow network may hit a log node, too, so of these there is one at a time.
 
 The plan does not know names or pids, which change: a blow says a kind, a role, and a number that
 picks one of those who have it when the time has come.
@@ -19,6 +20,8 @@ from .target import Component, Kind, Role
 
 CALM_S: Final = (1.0, 4.0)
 LASTING_S: Final = (0.3, 5.0)
+DISK_S: Final = (4.0, 10.0)  # what was preallocated has to be used up before anybody notices
+SLOW_S: Final = 0.1  # that a piece takes longer on a slow link
 FIRST_S: Final = 2.0  # so that there is something to compare with
 SEVERAL: Final = 0.25  # how many faults hit several kinds at once
 EVERYBODY: Final = 0.1  # how many kill all of a kind
@@ -35,10 +38,12 @@ class Action(StrEnum):
     CUT = "cut"  # a link, both ways
     CUT_THERE = "cut there"
     CUT_BACK = "cut back"
+    SLOW = "slow"  # a link, both ways
+    FILL = "fill"  # a disk
 
 
-LASTING: Final = frozenset({Action.PAUSE, Action.CUT, Action.CUT_THERE, Action.CUT_BACK})
-CUTS: Final = (Action.CUT, Action.CUT_THERE, Action.CUT_BACK)
+CUTS: Final = (Action.CUT, Action.CUT_THERE, Action.CUT_BACK, Action.SLOW)
+LASTING: Final = frozenset({Action.PAUSE, Action.FILL, *CUTS})
 
 Offer = Mapping[Kind, Sequence[Action]]
 
@@ -47,10 +52,18 @@ ACTIONS: Final[Offer] = {
     Kind.POSTGRES: (Action.KILL, Action.PAUSE),
     Kind.AGENT: (Action.KILL, Action.PAUSE),
     Kind.COMPUTE: (Action.KILL, Action.PAUSE, Action.DELETE),
-    Kind.LOG: (Action.KILL, Action.PAUSE),
-    Kind.STORAGE: (Action.KILL, Action.PAUSE),
+    Kind.LOG: (Action.KILL, Action.PAUSE, Action.DELETE),
+    Kind.STORAGE: (Action.KILL, Action.PAUSE, Action.DELETE),
     Kind.LINK: CUTS,
+    Kind.NETWORK: CUTS,
+    Kind.DISK: (Action.FILL,),
 }
+# Of these one at a time: two of them could be two log nodes.
+TOUCHES_LOG: Final = frozenset({Kind.LOG, Kind.LINK, Kind.NETWORK, Kind.DISK})
+# What is started again after a kill.
+PROCESSES: Final = frozenset(
+    {Kind.POSTGRES, Kind.AGENT, Kind.COMPUTE, Kind.LOG, Kind.STORAGE},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +100,11 @@ def offered(components: Sequence[Component]) -> Offer:
     """What can be done to a system that has these."""
     kinds = {component.kind for component in components}
     offer = {kind: ACTIONS[kind] for kind in Kind if kind in kinds}
-    has_directories = any(c.directory for c in components if c.kind is Kind.COMPUTE)
-    if Kind.COMPUTE in offer and not has_directories:
-        offer[Kind.COMPUTE] = tuple(a for a in offer[Kind.COMPUTE] if a is not Action.DELETE)
-    return offer
+    deletable = {component.kind for component in components if component.directory}
+    return {
+        kind: tuple(a for a in actions if a is not Action.DELETE or kind in deletable)
+        for kind, actions in offer.items()
+    }
 
 
 def make_plan(seed: int, seconds: float, offer: Offer) -> list[Fault]:
@@ -101,7 +115,9 @@ def make_plan(seed: int, seconds: float, offer: Offer) -> list[Fault]:
     while at_s < seconds and offer:
         blows = _blows(rng, offer)
         lasts = any(blow.action in LASTING for blow in blows)
-        lasts_s = min(rng.uniform(*LASTING_S), seconds - at_s) if lasts else 0.0
+        fills = any(blow.action is Action.FILL for blow in blows)
+        range_s = DISK_S if fills else LASTING_S
+        lasts_s = min(rng.uniform(*range_s), seconds - at_s) if lasts else 0.0
         plan.append(Fault(at_s, lasts_s, blows))
         at_s += lasts_s + rng.uniform(*CALM_S)
     return plan
@@ -110,14 +126,19 @@ def make_plan(seed: int, seconds: float, offer: Offer) -> list[Fault]:
 def _blows(rng: random.Random, offer: Offer) -> tuple[Blow, ...]:
     kinds = list(offer)
     if rng.uniform(0, 1) < EVERYBODY:
-        kind = _choice(rng, [kind for kind in kinds if kind is not Kind.LINK] or kinds)
+        kind = _choice(rng, [kind for kind in kinds if kind in PROCESSES] or kinds)
         action = Action.KILL if Action.KILL in offer[kind] else offer[kind][0]
         return (Blow(action, kind, Role.ANY, EVERYONE),)
     several = rng.uniform(0, 1) < SEVERAL
     count = min(rng.randint(2, BLOWS_MAX), len(kinds)) if several else 1
+    chosen: list[Kind] = []
+    for kind in rng.sample(kinds, len(kinds)):
+        is_second = kind in TOUCHES_LOG and not TOUCHES_LOG.isdisjoint(chosen)
+        if len(chosen) < count and not is_second:
+            chosen.append(kind)
     return tuple(
         Blow(_choice(rng, offer[kind]), kind, _choice(rng, list(Role)), rng.randrange(PICKS))
-        for kind in rng.sample(kinds, count)
+        for kind in chosen
     )
 
 

@@ -1,19 +1,21 @@
 """What a run has shown: for people a page of text and a picture, for programs JSON."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from .history import Lists, edn, write_history
+from .history import Level, Lists, edn, write_history
+from .nemesis import Happening
 from .suite import Check, Run
-from .timeline import gaps, primaries, timeline_svg
+from .timeline import Gap, gaps, primaries, timeline_svg
 
 FINDINGS_TOLD_MAX: Final = 10
 GAPS_TOLD_MAX: Final = 10
+NEAR_NS: Final = 2_000_000_000  # a fault that long before a pause may be its reason
 
 
 def violation_count(checks: Sequence[Check], *, strict: bool) -> int:
@@ -43,7 +45,9 @@ def _summary_lines(run: Run, checks: Sequence[Check], *, strict: bool) -> Iterat
     longest = sorted(gaps(run.operations), key=lambda gap: -gap.seconds)[:GAPS_TOLD_MAX]
     yield "longest pauses: " + (
         ", ".join(
-            f"{gap.seconds:.2f} s at {(gap.start_ns - run.start_ns) / 1e9:.1f} s" for gap in longest
+            f"{gap.seconds:.2f} s at {(gap.start_ns - run.start_ns) / 1e9:.1f} s"
+            f" ({' + '.join(faults_at(gap, run.happenings)) or 'NO FAULT NEAR'})"
+            for gap in longest
         )
         or "none"
     )
@@ -55,8 +59,18 @@ def _summary_lines(run: Run, checks: Sequence[Check], *, strict: bool) -> Iterat
         yield f"CHECK {check.name}: {check.judged} judged, {verdict}{more}"
         for finding in check.findings[:FINDINGS_TOLD_MAX]:
             yield f"  {finding.anomaly}: {finding.text}"
+    yield from run.notes
     total = violation_count(checks, strict=strict)
     yield f"{total} violations" if total else "no violations"
+
+
+def faults_at(gap: Gap, happenings: Sequence[Happening]) -> list[str]:
+    """What was broken in a pause or shortly before it: a pause without any is to be explained."""
+    return [
+        f"{one.action} {one.name}"
+        for one in sorted(happenings, key=lambda one: one.start_ns)
+        if one.start_ns <= gap.end_ns and one.end_ns >= gap.start_ns - NEAR_NS
+    ]
 
 
 def as_json(run: Run, checks: Sequence[Check], *, strict: bool) -> dict[str, object]:
@@ -71,6 +85,7 @@ def as_json(run: Run, checks: Sequence[Check], *, strict: bool) -> dict[str, obj
         "seconds": since(run.end_ns),
         "whole_after_s": round(run.whole_after_s, 3),
         "complaint": run.complaint,
+        "notes": run.notes,
         "operations": [
             {"kind": kind, "result": result, "count": count}
             for (kind, result), count in sorted(results.items())
@@ -88,7 +103,10 @@ def as_json(run: Run, checks: Sequence[Check], *, strict: bool) -> dict[str, obj
             for one in primaries(run.operations)
         ],
         "pauses": [
-            {"start_s": since(gap.start_ns), "seconds": round(gap.seconds, 3)}
+            {
+                "start_s": since(gap.start_ns), "seconds": round(gap.seconds, 3),
+                "faults": faults_at(gap, run.happenings),
+            }
             for gap in gaps(run.operations)
         ],
         "checks": [
@@ -104,7 +122,7 @@ def as_json(run: Run, checks: Sequence[Check], *, strict: bool) -> dict[str, obj
 
 
 def write_report(directory: Path, run: Run, checks: Sequence[Check], *, strict: bool) -> None:
-    """Text, picture, JSON, the history, and for elle-cli the lists of each level."""
+    """Text, picture, JSON, and the history."""
     directory.mkdir(parents=True, exist_ok=True)
     text = summary(run, checks, strict=strict)
     (directory / "summary.txt").write_text(text, encoding="utf-8")
@@ -119,7 +137,15 @@ def write_report(directory: Path, run: Run, checks: Sequence[Check], *, strict: 
     report = msgspec.json.encode(as_json(run, checks, strict=strict))
     (directory / "report.json").write_bytes(msgspec.json.format(report, indent=2) + b"\n")
     write_history(directory / "history.jsonl", run.operations)
+
+
+def write_lists(directory: Path, run: Run) -> Mapping[Level, Path]:
+    """The lists of each level, for elle-cli; where they are."""
+    directory.mkdir(parents=True, exist_ok=True)
     lists = [one for one in run.operations if isinstance(one, Lists)]
+    found = {}
     for level in sorted({one.level for one in lists}):
         path = directory / f"lists-{level.replace(' ', '-')}.edn"
         path.write_text(edn(one for one in lists if one.level is level), encoding="utf-8")
+        found[level] = path
+    return found

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlnode.postgres import Mode, Postgres, PostgresError
 
-from .target import Component, Kind, Link, Role
+from .target import Component, Disk, Kind, Link, Role
 
 RETRY_S: Final = 0.1
 NAME: Final = "stock"
@@ -36,6 +36,19 @@ class StockTarget:
     def links(self) -> Mapping[str, Link]:
         """Those that were named."""
         return self._links
+
+    @property
+    def disks(self) -> Mapping[str, Disk]:
+        """None."""
+        return {}
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """It is this process."""
+        return None
+
+    async def rebuild(self, component: Component) -> None:
+        """Nothing can be lost that has to be made again."""
 
     async def components(self) -> list[Component]:
         """The server, and the links to it."""

@@ -86,6 +86,7 @@ class Run:
     happenings: list[Happening] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     whole_after_s: float = 0.0
+    notes: list[str] = field(default_factory=list)  # what was not done, for people
     complaint: str = ""  # why the target was not whole at the end, or could not be looked at
 
 

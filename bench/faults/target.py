@@ -16,6 +16,8 @@ class Kind(StrEnum):
     LOG = "log"
     STORAGE = "storage"
     LINK = "link"  # between two processes
+    NETWORK = "network"  # all links of one node
+    DISK = "disk"  # of one node
 
 
 class Role(StrEnum):
@@ -47,8 +49,21 @@ class Link(Protocol):
     def cut_back(self) -> None:
         """Hold what travels back."""
 
+    def slow(self, seconds: float) -> None:
+        """Have every piece take so much longer, both ways."""
+
     def mend(self) -> None:
         """Let everything pass, what was held first."""
+
+
+class Disk(Protocol):
+    """A file system that one node has for itself."""
+
+    def fill(self) -> None:
+        """Leave no room."""
+
+    def free(self) -> None:
+        """Leave room again."""
 
 
 class TargetError(Exception):
@@ -66,8 +81,19 @@ class Target(Protocol):
     def links(self) -> Mapping[str, Link]:
         """What can be cut, by name; empty where nothing can."""
 
+    @property
+    def disks(self) -> Mapping[str, Disk]:
+        """What can be full, by name of the node; empty where nothing can."""
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """Who starts again what ends, if that is a process that may be stopped for a moment."""
+
     async def components(self) -> list[Component]:
         """Everything that could be hit now; what is down at the moment is left out."""
+
+    async def rebuild(self, component: Component) -> None:
+        """Do what an operator has to when a node has lost its directory, until it is whole."""
 
     async def missing(self) -> str:
         """What keeps the system from being whole, for people; empty once it is."""

@@ -33,6 +33,8 @@ COLOURS: Final = {
     "cut": "#2471a3",
     "cut there": "#5499c7",
     "cut back": "#7fb3d5",
+    "slow": "#a9cce3",
+    "fill": "#839192",
 }
 RESULT_COLOURS: Final = {
     Result.OK: "#27ae60",

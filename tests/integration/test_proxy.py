@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fixtures.proxy import Link, Proxies, Way, proxies
+
+from bench.proxy import Link, Proxies, Way, proxies
 
 DEADLINE_S = 10.0
 SOON_S = 0.05  # that nothing comes can only be seen by waiting; long enough on loopback

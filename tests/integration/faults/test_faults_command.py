@@ -29,6 +29,8 @@ def test_sound_server_passes_and_leaves_a_report(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["seed"] == 2
     assert report["happenings"]
+    assert [note for note in report["notes"] if note.startswith("elle: not run")]
+    assert (tmp_path / "lists-serializable.edn").read_text().startswith("{:index 0")
     assert (tmp_path / "timeline.svg").read_text().startswith("<svg")
     assert (tmp_path / "summary.txt").read_text() in done.stdout
 

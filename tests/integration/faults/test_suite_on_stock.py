@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from fixtures.proxy import Link, Way, proxies
 from fixtures.servers import Fleet
 
 from bench.faults.clients import ClientPlan, Recorder, attempt, run_clients
@@ -38,6 +37,7 @@ from bench.faults.workloads import (
     setup_statements,
 )
 from bench.node_process import free_ports
+from bench.proxy import Link, Way, proxies
 from sqlnode.postgres import Postgres, PostgresSettings
 
 pytestmark = [pytest.mark.postgres, pytest.mark.faults]
@@ -178,9 +178,14 @@ class ProxyLink:
         """As the nemesis's Link has it."""
         self.link.cut(Way.BACK)
 
+    def slow(self, seconds: float) -> None:
+        """As the nemesis's Link has it."""
+        self.link.delay(seconds)
+
     def mend(self) -> None:
         """As the nemesis's Link has it."""
         self.link.mend()
+        self.link.delay(0)
 
 
 @pytest.mark.parametrize(("action", "there"), [(Action.CUT_THERE, False), (Action.CUT_BACK, True)])

@@ -3,10 +3,19 @@
 In scope: the pure reading. Out of scope: the command; see tests/integration.
 """
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from bench.faults.cluster_target import Compute, Status, components_of, what_is_missing
+from bench.faults.cluster_target import (
+    Compute,
+    Status,
+    components_of,
+    what_is_missing,
+    with_fittings,
+)
+from bench.faults.plan import Action, offered
 from bench.faults.target import Kind, Role
 
 WHOLE = {
@@ -59,6 +68,45 @@ def test_each_process_can_be_hit_alone_and_a_compute_as_a_whole() -> None:
     assert found[Kind.COMPUTE, "compute-1"].role is Role.LEADING
     assert found[Kind.LOG, "log-2"].role is Role.FOLLOWING
     assert found[Kind.STORAGE, "storage-1"].pids == (31,)
+
+
+class Nothing:
+    """A link and a disk that nobody touches."""
+
+    def cut_there(self) -> None:
+        """As Link has it."""
+
+    def cut_back(self) -> None:
+        """As Link has it."""
+
+    def slow(self, seconds: float) -> None:
+        """As Link has it."""
+
+    def mend(self) -> None:
+        """As Link has it."""
+
+    def fill(self) -> None:
+        """As Disk has it."""
+
+    def free(self) -> None:
+        """As Disk has it."""
+
+
+def test_networks_and_disks_have_the_role_of_their_node() -> None:
+    found = with_fittings(
+        components_of(status()),
+        {"log-1": Nothing(), "log-1>log-2": Nothing()},
+        {"compute-1": Nothing(), "storage-1": Nothing()},
+        directories={"log-2": Path("/nowhere")},
+    )
+    by_name = {(one.kind, one.name): one for one in found}
+    assert by_name[Kind.NETWORK, "log-1"].role is Role.LEADING
+    assert by_name[Kind.LINK, "log-1>log-2"].role is Role.ANY
+    assert by_name[Kind.DISK, "compute-1"].role is Role.LEADING
+    assert by_name[Kind.LOG, "log-2"].directory == Path("/nowhere")
+    assert by_name[Kind.LOG, "log-1"].directory is None
+    assert offered(found)[Kind.DISK] == (Action.FILL,)
+    assert len(found) == len(components_of(status())) + 4
 
 
 def test_what_is_down_cannot_be_hit() -> None:

@@ -4,6 +4,8 @@ In scope: pure planning, and who is hit by a blow. Out of scope: signals; see
 tests/integration/faults.
 """
 
+from pathlib import Path
+
 import pytest
 
 from bench.faults.plan import (
@@ -11,6 +13,7 @@ from bench.faults.plan import (
     EVERYONE,
     FIRST_S,
     LASTING,
+    TOUCHES_LOG,
     Action,
     Blow,
     make_plan,
@@ -51,7 +54,7 @@ def test_faults_follow_each_other_and_end_in_time(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_minority_of_the_log_is_hit_unless_all_are_killed(seed: int) -> None:
     for fault in make_plan(seed, SECONDS, ACTIONS):
-        hits = [blow for blow in fault.blows if blow.kind is Kind.LOG]
+        hits = [blow for blow in fault.blows if blow.kind in TOUCHES_LOG]
         assert len(hits) <= 1
         assert all(blow.action is Action.KILL for blow in hits if blow.pick == EVERYONE)
 
@@ -69,8 +72,14 @@ def test_everything_that_is_offered_happens_sometimes() -> None:
 def test_nothing_but_what_is_offered_happens() -> None:
     offer = offered([component(Kind.LOG, "log-1"), component(Kind.COMPUTE, "compute-1")])
     assert Action.DELETE not in offer[Kind.COMPUTE]  # it has no directory
+    assert Action.DELETE not in offer[Kind.LOG]
     kinds = {b.kind for seed in SEEDS for f in make_plan(seed, SECONDS, offer) for b in f.blows}
     assert kinds == {Kind.LOG, Kind.COMPUTE}
+
+
+def test_directory_is_deleted_only_where_there_is_one() -> None:
+    there = Component(Kind.LOG, "log-1", Role.FOLLOWING, directory=Path("/nowhere"))
+    assert Action.DELETE in offered([there, *LOGS])[Kind.LOG]
 
 
 def test_system_that_offers_nothing_is_left_alone() -> None:

@@ -29,10 +29,17 @@ from bench.faults.history import (
 )
 from bench.faults.nemesis import Happening
 from bench.faults.plan import Action
-from bench.faults.report import as_json, summary, violation_count, write_report
+from bench.faults.report import (
+    as_json,
+    faults_at,
+    summary,
+    violation_count,
+    write_lists,
+    write_report,
+)
 from bench.faults.suite import Check, Run, judged
 from bench.faults.target import Kind
-from bench.faults.timeline import gaps, primaries, timeline_svg
+from bench.faults.timeline import Gap, gaps, primaries, timeline_svg
 
 RC = Level.READ_COMMITTED
 
@@ -96,6 +103,19 @@ def test_pauses_are_between_acknowledgements() -> None:
     assert [round(gap.seconds, 3) for gap in gaps(inserts)] == [3.0]
 
 
+def test_pause_is_told_with_the_faults_that_may_be_its_reason() -> None:
+    def happening(name: str, start_s: float, end_s: float) -> Happening:
+        start_ns, end_ns = int(start_s * SECOND_NS), int(end_s * SECOND_NS)
+        return Happening(Action.PAUSE, Kind.LOG, name, start_ns, end_ns)
+
+    gap = Gap(10 * SECOND_NS, 20 * SECOND_NS)
+    happenings = [
+        happening("within", 12, 13), happening("around", 5, 30), happening("just before", 8.5, 8.5),
+        happening("long before", 1, 7.9), happening("after", 20.1, 21),
+    ]  # fmt: skip
+    assert faults_at(gap, happenings) == ["pause around", "pause just before", "pause within"]
+
+
 def test_primaries_come_in_the_order_of_their_first_acknowledgement() -> None:
     inserts = [one for one in OPERATIONS if isinstance(one, Insert)]
     assert [one.server for one in primaries(inserts[::-1])] == ["1@5432", "2@5433"]
@@ -136,10 +156,17 @@ def test_findings_against_the_clock_alone_count_only_when_strict(strict: bool, c
     assert f"{count} VIOLATIONS" in summary(run(*OPERATIONS), [check], strict=strict)
 
 
+def test_what_was_not_done_is_told() -> None:
+    told = run(*OPERATIONS)
+    told.notes.append("elle: not run (for a reason)")
+    assert "elle: not run (for a reason)" in summary(told, [], strict=True).splitlines()
+
+
 def test_report_has_all_its_files(tmp_path: Path) -> None:
     told = run(*OPERATIONS, rows=[1, 2])
     checks = judged(told)
     write_report(tmp_path / "r", told, checks, strict=True)
+    write_lists(tmp_path / "r", told)
     names = {path.name for path in (tmp_path / "r").iterdir()}
     assert names == {
         "summary.txt", "timeline.svg", "report.json", "history.jsonl", "lists-serializable.edn",
