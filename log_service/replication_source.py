@@ -40,7 +40,7 @@ class WalSource(Protocol):
 
     @property
     def committed(self) -> Lsn:
-        """The end of committed WAL on the newest timeline."""
+        """The end of committed WAL on the newest timeline: of a whole record, or of a page."""
 
     @property
     def history_files(self) -> Mapping[Tli, bytes]:
@@ -76,7 +76,10 @@ class WalSource(Protocol):
 
 
 class Gate:
-    """How far one reader is served; None: as far as there is WAL. It outlives a connection."""
+    """How far one reader is served; None: as far as there is WAL. It outlives a connection.
+
+    Where it holds a reader back, a record or a page must end (replication_stream.py).
+    """
 
     def __init__(self, limit: Lsn | None = None) -> None:
         self._limit = limit

@@ -6,8 +6,12 @@ Pure: the session asks, reads, writes and keeps the time.
                                  session writes stream.framed(pieces)
     if stream.is_at_fork():      session ends the copy and names the next timeline
 
-Only committed WAL is sent, nothing of a timeline beyond its fork, nothing beyond the gate. A gate
-may cut a record in two: the reader then applies up to the last whole one.
+Only committed WAL is sent, nothing of a timeline beyond its fork, nothing beyond the gate.
+
+A message never ends within a record, unless at the end of a page. A standby that has the beginning
+of a record takes the rest of that page for granted: it would read zeros, find a wrong checksum and
+connect again, and if the record goes on in the next segment, ask for that one alone, for ever. So
+committed ends and gates are ends of records or of pages, and what is longer is cut at a page.
 
 Invariant: sent <= the end of its timeline here. It can be broken from outside, by a promotion from
 before what was committed; then the reader holds WAL that never happened, and somebody must look.
@@ -31,6 +35,7 @@ from .replication_source import Gate, WalSource
 
 # As PostgreSQL's own walsender; readers may have buffers of this size.
 XLOG_DATA_BYTES_MAX: Final = 128 * 1024
+PAGE_BYTES: Final = 8192  # of WAL
 
 
 class DivergedError(Exception):
@@ -55,6 +60,7 @@ class WalStream:
         self._source = source
         self._gate = gate
         self._now_us = now_us
+        self._wanted = start  # up to where it was asked for WAL: a page's end, or a record's
 
     def bytes_wanted(self) -> int:
         """How many bytes may be read from `sent` on and put into one message; 0: none now."""
@@ -62,7 +68,10 @@ class WalStream:
         gate = None if self._gate is None else self._gate.limit
         if gate is not None and gate < limit:
             limit = gate
-        return max(0, min(limit - self.sent, XLOG_DATA_BYTES_MAX))
+        if limit - self.sent > XLOG_DATA_BYTES_MAX:
+            limit = _page_of(self.sent + XLOG_DATA_BYTES_MAX)
+        self._wanted = limit
+        return max(0, limit - self.sent)
 
     def is_at_fork(self) -> bool:
         """Whether everything was sent of a timeline that has ended."""
@@ -74,6 +83,9 @@ class WalStream:
         size_bytes = sum(map(len, pieces))
         assert 0 < size_bytes <= XLOG_DATA_BYTES_MAX, "a read returns what was asked for"
         start, end = self.sent, self._end()
+        if start < (page := _page_of(start + size_bytes)) and start + size_bytes < self._wanted:
+            size_bytes = page - start
+            pieces = _first(pieces, size_bytes)
         if start + size_bytes > end:
             raise DivergedError(
                 f"WAL beyond {end}, the end of timeline {self.tli:d}, was about to be sent"
@@ -110,3 +122,19 @@ class WalStream:
                 f"at {end}: make the standby anew"
             )
         return end
+
+
+def _page_of(lsn: int) -> Lsn:
+    """Return where the page begins that a position is on."""
+    return Lsn(lsn - lsn % PAGE_BYTES)
+
+
+def _first(pieces: Sequence[Buffer], size_bytes: int) -> list[Buffer]:
+    """Return so many bytes of some pieces."""
+    found: list[Buffer] = []
+    for piece in pieces:
+        if len(piece) >= size_bytes:
+            return [*found, memoryview(piece)[:size_bytes]]
+        found.append(piece)
+        size_bytes -= len(piece)
+    raise AssertionError("there are more than that")

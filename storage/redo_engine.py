@@ -66,6 +66,12 @@ REPLAY_BYTES_A_S_MAX: Final = 500_000_000  # no engine is faster
 REPLAYED_SQL: Final = "select pg_last_wal_replay_lsn()::text"
 RECEIVED_SQL: Final = "select pg_last_wal_receive_lsn()::text"
 STALLED_S: Final = 0.5  # without progress: ask it why; it may have to be made anew
+STARVED_LOOKS_MAX: Final = 20  # in a row at which it waits for WAL that it should have had by then
+WAITS_SQL: Final = """
+    select pg_get_wal_replay_pause_state(), wait_event from pg_stat_activity
+     where backend_type = 'startup'
+"""
+WAITS_FOR_WAL: Final = frozenset({"RecoveryWalStream", "RecoveryRetrieveRetryInterval"})
 SQL_TIMEOUT_S: Final = 300.0  # a restartpoint writes everything that is dirty
 START_TIMEOUT_S: Final = 120.0  # it replays from R to S before it takes connections
 DATABASES: Final = ("template1", "postgres")
@@ -294,7 +300,7 @@ class RedoEngine:
 
     async def _until(self, end: Lsn, position_sql: str) -> None:
         """Wait for a position; give up when nothing moves and the engine says why not."""
-        seen, moved_s = Lsn(0), time.monotonic()
+        seen, moved_s, starved = Lsn(0), time.monotonic(), 0
         while True:
             text = await self._running_sql.fetchval(position_sql, timeout=SQL_TIMEOUT_S)
             here = Lsn(0) if text is None else Lsn.parse(text)
@@ -302,23 +308,28 @@ class RedoEngine:
                 return
             now_s = time.monotonic()
             if here != seen:
-                seen, moved_s = here, now_s
+                seen, moved_s, starved = here, now_s, 0
             elif now_s - moved_s > STALLED_S:
-                await self._verify_alive()
+                starved = starved + 1 if await self._is_starved() else 0
+                if starved >= STARVED_LOOKS_MAX:
+                    raise EngineError(f"it is at {here} and asks for WAL that does not help it")
                 moved_s = now_s
             await asyncio.sleep(min(max(POLL_S, (end - here) / REPLAY_BYTES_A_S_MAX), POLL_MAX_S))
 
-    async def _verify_alive(self) -> None:
-        """Raise if its files are gone, or if it waits for settings that the primary has raised.
+    async def _is_starved(self) -> bool:
+        """Return whether it waits for WAL; raise if its files are gone, or if it waits for
+        settings that the primary has raised.
 
         Without a directory the receiver of WAL fails again and again, and replay waits for ever.
         """
         control = read_control_file(self._paths.data)
-        state = await self._running_sql.fetchval(
-            "select pg_get_wal_replay_pause_state()", timeout=SQL_TIMEOUT_S
-        )
-        if state != "not paused":
+        row = await self._running_sql.fetchrow(WAITS_SQL, timeout=SQL_TIMEOUT_S)
+        if row is None:
+            return False
+        pause_state, event = row
+        if pause_state != "not paused":
             raise SettingsGrownError(control.standby_limits)
+        return event in WAITS_FOR_WAL
 
 
 def _settings(spec: EngineSpec, control: ControlFile) -> PostgresSettings:

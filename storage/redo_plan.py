@@ -13,6 +13,7 @@ from typing import Final
 
 from fabric.lsn import Lsn
 
+from .wal_records import PAGE_BYTES
 from .wal_scan import CheckpointFound
 
 STEP_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -63,8 +64,9 @@ def replay_ahead(*, at: Lsn, received: Lsn, committed: Lsn, window_bytes: int) -
     window is full, when nothing more would come. Not up to the end of the log: a promotion may
     end a timeline in the middle of the record there, and an engine is to have none of that.
     """
-    upto = Lsn(max(0, min(received, int(committed) - window_bytes // 8)))
-    return upto if int(upto) - at >= window_bytes // 2 else None
+    upto = max(0, min(received, int(committed) - window_bytes // 8))
+    upto -= upto % PAGE_BYTES  # no gate stands within a record, unless at the end of a page
+    return Lsn(upto) if upto - at >= window_bytes // 2 else None
 
 
 @dataclass(slots=True)

@@ -39,17 +39,12 @@ from fabric.ids import BranchName
 from fabric.lsn import Lsn, Tli
 from fabric.rpc import Answer
 from fabric.rpc_errors import BadRequestError, RetryError, RpcError
-from log_service.history import (
-    HistoryConflictError,
-    HistoryError,
-    TimelineHistory,
-    parse_history,
-)
+from log_service.history import HistoryConflictError, HistoryError, TimelineHistory, parse_history
 from log_service.methods import Wal
 from log_service.replication_source import WalRemovedError, WalSource
 
 from .wal_feed_ahead import last_checkpoint
-from .wal_feed_settings import LogReader, WalFacts, WalFeedSettings, WrongLogError
+from .wal_feed_settings import LogReader, WalFacts, WalFeedSettings, WrongLogError, wal_removed
 from .wal_feed_source import FeedSource
 from .wal_records import PAGE_BYTES
 from .wal_scan import CheckpointFound, CheckpointScanner
@@ -106,9 +101,8 @@ class WalFeed:
         self._refusals = 0
         self._forks_cut = 0
         self._waiting: dict[object, Callable[[], None]] = {}
-        self._is_paused = False
         self._is_full = False
-        self._turned = asyncio.Event()  # paused, resumed or no longer full, which ends a poll
+        self._turned = asyncio.Event()  # no longer full, which ends a poll
         self._task: asyncio.Task[None] | None = None
         self.source: WalSource = FeedSource(self)
 
@@ -137,6 +131,11 @@ class WalFeed:
         return self._window.end
 
     @property
+    def whole_end(self) -> Lsn:
+        """How far of that a record, or a page, is whole: what an engine may be sent."""
+        return self._window.whole_end
+
+    @property
     def offered(self) -> TimelineHistory:
         """The history of what was received: of the log's, as much as the engine may know."""
         return self._offered
@@ -151,11 +150,6 @@ class WalFeed:
     def forks_cut(self) -> int:
         """How often offered WAL was taken back: what was read before may be void since."""
         return self._forks_cut
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether pulling waits for `resume`."""
-        return self._is_paused
 
     def is_idle_at(self, lsn: Lsn) -> bool:
         """Whether the log was heard to have nothing behind a position."""
@@ -207,30 +201,17 @@ class WalFeed:
         """
         token = object()
         self._waiting[token] = wake
-        return lambda: self._forget(token)
 
-    def _forget(self, token: object) -> None:
-        self._waiting.pop(token, None)
+        def forget() -> None:
+            self._waiting.pop(token, None)
+
+        return forget
 
     def _wake(self) -> None:
         for wake in list(self._waiting.values()):
             wake()
 
     # What the engine does.
-
-    def pause(self) -> None:
-        """Stop pulling and give the memory back: there is no engine. `committed` still moves."""
-        if not self._is_paused:
-            self._is_paused = True
-            self._window.restart(self._window.end)
-            self._turned.set()
-
-    def resume(self) -> None:
-        """Pull again: there is an engine, or will be."""
-        self._empty_polls = 0
-        if self._is_paused:
-            self._is_paused = False
-            self._turned.set()
 
     def read_window(self, lsn: Lsn, bytes_max: int) -> list[Buffer] | None:
         """Return WAL that is in memory; the engine has taken it then."""
@@ -266,7 +247,7 @@ class WalFeed:
             except BadRequestError as error:
                 refusals += 1
                 if refusals >= REFUSALS_MAX:
-                    removed = self._removed(lsn, error)
+                    removed = wal_removed(self._branch, lsn, error)
                     self._fail(removed)
                     raise removed from error
                 await self._pause(refusals)
@@ -295,8 +276,8 @@ class WalFeed:
     async def _step(self) -> None:
         if self._newest is None:
             await self._ask_leader()
-        elif self._is_paused or not self._has_room():
-            self._is_full = not self._is_paused
+        elif not self._has_room():
+            self._is_full = True
             await self._poll_idle(self._newest.tli)
         else:
             self._is_full = False
@@ -316,7 +297,8 @@ class WalFeed:
             return
         if answer.payload:
             self._empty_polls = 0
-            self._append(lsn, answer.payload)
+            end = answer.response.fork or answer.response.committed
+            self._append(lsn, answer.payload, is_all=lsn + len(answer.payload) >= end)
         self._heard(answer.response)
         if answer.response.tli > tli:
             await self._learn(answer.response.tli, answer.response.committed)
@@ -344,7 +326,7 @@ class WalFeed:
         await self._unless_turned(asyncio.sleep(IDLE_PAUSE_MS / 1000))
 
     async def _read(self, tli: Tli, lsn: Lsn, bytes_max: int, wait_ms: int) -> Answer[Wal] | None:
-        """Ask the log; None: the feed was paused or resumed meanwhile."""
+        """Ask the log; None: the feed has room again."""
         call = self._client.read_wal(
             self._branch,
             tli=tli,
@@ -358,14 +340,14 @@ class WalFeed:
         except BadRequestError as error:
             self._refusals += 1
             if self._refusals >= REFUSALS_MAX:
-                raise self._removed(lsn, error) from error
+                raise wal_removed(self._branch, lsn, error) from error
             await self._ask_leader()  # which is then the one that is asked again
             return None
         self._refusals = 0
         return answer
 
-    def _append(self, lsn: Lsn, payload: Buffer) -> None:
-        self._window.append(payload)
+    def _append(self, lsn: Lsn, payload: Buffer, *, is_all: bool) -> None:
+        self._window.append(payload, is_whole=is_all)
         found = self._scanner.feed(lsn, payload)
         self.checkpoints.extend(c for c in found if c.end > self._start_lsn)
         self._offer()
@@ -468,12 +450,6 @@ class WalFeed:
         self.failed, self.complaint = error, str(error)
         self._wake()
 
-    def _removed(self, lsn: Lsn, error: BadRequestError) -> WalRemovedError:
-        return WalRemovedError(
-            f"the log of {self._branch} has no WAL at {lsn} any more ({error}): start from a newer "
-            "cut, or from a cut of another storage node"
-        )
-
     def _complain(self, complaint: str) -> None:
         if bool(complaint) != bool(self.complaint):
             if complaint:
@@ -495,7 +471,7 @@ class WalFeed:
         await asyncio.sleep(pause_ms / 1000)
 
     async def _unless_turned(self, what: Coroutine[Any, Any, T]) -> T | None:
-        """Wait for something, but no longer than until the feed is paused or resumed."""
+        """Wait for something, but no longer than until the window has room again."""
         loop = asyncio.get_running_loop()
         wanted, turned = loop.create_task(what), loop.create_task(self._turned.wait())
         try:

@@ -6,7 +6,9 @@ from typing import Protocol
 from fabric.ids import BranchName, SystemIdentifier
 from fabric.lsn import Lsn, Tli
 from fabric.rpc import Answer
+from fabric.rpc_errors import BadRequestError
 from log_service.methods import WAIT_MS_MAX, WAL_BYTES_MAX, Topology, Wal
+from log_service.replication_source import WalRemovedError
 
 
 class WrongLogError(Exception):
@@ -59,7 +61,7 @@ class WalFeedSettings:
     each time that there was none. It bounds how late a promotion of an idle branch is noticed."""
 
     idle_poll_ms: int = WAIT_MS_MAX
-    """The longest that gets, and as long as it is while the feed is paused."""
+    """The longest that gets, and as long as it is while nobody takes WAL."""
 
     gather_ms: int = 50
     """After little WAL, how long more may gather: else each commit would cost a call."""
@@ -77,3 +79,11 @@ class WalFeedSettings:
             raise ValueError("window_bytes_max must not be less than read_bytes_max")
         if not 0 <= self.poll_ms <= self.idle_poll_ms <= WAIT_MS_MAX:
             raise ValueError(f"poll_ms and idle_poll_ms are 0 to {WAIT_MS_MAX}, in this order")
+
+
+def wal_removed(branch: BranchName, lsn: Lsn, error: BadRequestError) -> WalRemovedError:
+    """Say that the log has no WAL there any more."""
+    return WalRemovedError(
+        f"the log of {branch} has no WAL at {lsn} any more ({error}): start from a newer cut, or "
+        "from a cut of another storage node"
+    )

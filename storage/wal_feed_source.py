@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from fabric.frames import Buffer
 from fabric.lsn import Lsn, Tli
 
+from .wal_records import PAGE_BYTES
+
 if TYPE_CHECKING:
     from .wal_feed import WalFeed
 
@@ -34,8 +36,8 @@ class FeedSource:
 
     @property
     def committed(self) -> Lsn:
-        """The end of what was received, all of which the log has committed."""
-        return self._feed.received
+        """The end of what was received and may be sent; the log has committed all of it."""
+        return self._feed.whole_end
 
     @property
     def history_files(self) -> Mapping[Tli, bytes]:
@@ -69,6 +71,9 @@ class FeedSource:
     async def read(self, tli: Tli, lsn: Lsn, bytes_max: int) -> Sequence[Buffer]:
         """Return WAL from the log, and keep what follows it for the next reads."""
         chunk = await self._feed.read_log(lsn, max(bytes_max, REREAD_BYTES))
+        end = lsn + len(chunk)
+        if end < self.committed and end % PAGE_BYTES < len(chunk):
+            chunk = memoryview(chunk)[: len(chunk) - end % PAGE_BYTES]  # no part of a record
         self._again = lsn, chunk, self._feed.forks_cut
         found = self.read_now(tli, lsn, bytes_max)
         assert found is not None, "it has just been read"

@@ -19,6 +19,8 @@ from fabric.frames import Buffer
 from fabric.lsn import Lsn, Tli
 from log_service.history import TimelineHistory
 
+from .wal_records import PAGE_BYTES
+
 # Smaller pieces are joined: a commit may bring 200 bytes, and 32 MiB would be 160,000 pieces.
 PIECE_BYTES_MIN: Final = 16 * 1024
 
@@ -31,10 +33,12 @@ class WalWindow:
 
     def __init__(self, bytes_max: int, start: Lsn) -> None:
         self._bytes_max = bytes_max
+        self.whole_end = start  # behind a whole record, or at the end of a page
         self.restart(start)
 
     def restart(self, lsn: Lsn) -> None:
         """Forget everything; go on from `lsn`."""
+        self.whole_end = min(self.whole_end, lsn)
         self.start = self.end = self.taken = lsn
         self._pieces: list[Buffer] = []
         self._ends: list[Lsn] = []
@@ -44,9 +48,14 @@ class WalWindow:
         """How much more may be appended."""
         return max(0, self._bytes_max - (self.end - self.taken))
 
-    def append(self, piece: Buffer) -> None:
-        """Take what follows; drop from the front what was taken, as far as there is no room."""
+    def append(self, piece: Buffer, *, is_whole: bool = True) -> None:
+        """Take what follows; drop from the front what was taken, as far as there is no room.
+
+        `is_whole`: it ends with a record, and not where somebody had enough.
+        """
         self.end += len(piece)
+        page = Lsn(self.end - self.end % PAGE_BYTES)
+        self.whole_end = self.end if is_whole else max(self.whole_end, page)
         if self._pieces and len(self._pieces[-1]) + len(piece) <= PIECE_BYTES_MIN:
             self._pieces[-1] = b"".join((self._pieces[-1], piece))
             self._ends[-1] = self.end
@@ -86,6 +95,7 @@ class WalWindow:
         del self._pieces[first + 1 :], self._ends[first + 1 :]
         self._pieces[first] = memoryview(self._pieces[first])[:kept_bytes]
         self._ends[first] = self.end = lsn
+        self.whole_end = min(self.whole_end, lsn)
         self.taken = min(self.taken, lsn)
 
     def _drop(self) -> None:

@@ -17,6 +17,7 @@ from storage.redo_plan import (
     look_ahead_upto,
     replay_ahead,
 )
+from storage.wal_records import PAGE_BYTES
 from storage.wal_scan import CheckpointFound
 
 STEP = 1000
@@ -78,10 +79,10 @@ def test_who_is_little_behind_does_not_look_ahead() -> None:
 
 
 @given(
-    at=st.integers(0, 100_000),
-    pulled=st.integers(0, 100_000),
-    more=st.integers(0, 100_000),
-    window_bytes=st.integers(64, 32_000),
+    at=st.integers(0, 10_000_000),
+    pulled=st.integers(0, 10_000_000),
+    more=st.integers(0, 10_000_000),
+    window_bytes=st.integers(8 * PAGE_BYTES, 4_000_000),
 )
 def test_replay_ahead_keeps_off_the_end_and_never_lets_a_window_stay_full(
     at: int, pulled: int, more: int, window_bytes: int
@@ -96,6 +97,7 @@ def test_replay_ahead_keeps_off_the_end_and_never_lets_a_window_stay_full(
     if upto is not None:
         assert at + window_bytes // 2 <= upto <= received
         assert upto <= received + more - window_bytes // 8
+        assert upto % PAGE_BYTES == 0, "an engine was sent the beginning of a record"
     else:
         # Pulling stops when a quarter of a call, hence of a window, is all the room there is.
         assert pulled < window_bytes * 3 // 4

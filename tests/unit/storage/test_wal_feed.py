@@ -294,25 +294,3 @@ async def test_log_of_another_cluster_or_history_is_refused() -> None:
         await until(feed, lambda: feed.failed is not None)
         assert "is not in the history of timeline 2" in feed.complaint
         assert feed.received <= log.start
-
-
-@in_loop
-async def test_paused_feed_keeps_nothing_and_waits_with_one_long_poll() -> None:
-    log = FakeLog(bytes(50_000))
-    async with feeding(log) as feed:
-        await until(feed, lambda: feed.received == log.end)
-        feed.pause()
-        received = feed.received
-        assert feed.source.read_now(Tli(1), log.start, 10) is None
-        while log.polls[-1] != FAST.idle_poll_ms:
-            await log.asked.wait()
-            log.asked.clear()
-        polls = len(log.polls)
-        log.append(bytes(50_000))
-        await until(feed, lambda: feed.committed == log.end)
-        assert feed.received == received
-        assert len(log.polls) == polls
-        feed.resume()
-        await until(feed, lambda: feed.received == log.end)
-        assert take(feed, received) == log.content[received - START :]
-        assert b"".join(await feed.source.read(Tli(1), log.start, 100)) == bytes(100)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fabric.lsn import Lsn, Tli
 from log_service.history import TimelineHistory, extend_history
+from storage.wal_records import PAGE_BYTES
 from storage.wal_window import PIECE_BYTES_MIN, WalWindow, history_at
 
 START = Lsn(1000)
@@ -119,3 +120,19 @@ def test_timeline_of_the_cut_is_offered_from_the_start() -> None:
     _, second, newest = histories()
     offered = history_at(newest, Lsn(50), first=Tli(2), files={})
     assert offered == second
+
+
+def test_end_of_what_may_be_sent_is_that_of_a_record_or_a_page() -> None:
+    window = WalWindow(1 << 20, Lsn(2 * PAGE_BYTES))
+    window.append(bytes(100))
+    assert window.whole_end == window.end
+    window.append(bytes(PAGE_BYTES), is_whole=False)
+    assert window.whole_end == 3 * PAGE_BYTES
+    window.append(bytes(10), is_whole=False)
+    assert window.whole_end == 3 * PAGE_BYTES, "half a record was offered"
+    window.append(bytes(10))
+    assert window.whole_end == window.end
+    window.append(bytes(10), is_whole=False)
+    assert window.whole_end == window.end - 10, "what was whole is no more"
+    window.cut(Lsn(3 * PAGE_BYTES))
+    assert window.whole_end == window.end == 3 * PAGE_BYTES
