@@ -25,7 +25,7 @@ from .datadir import ComputeDir, DirectoryLock, open_block_map
 from .faults import ANSWER, REQUEST, Answer, FaultQueue, Fetch, Kind, Request, Status
 from .page_source import DamagedPageError, PageRange, PageSource, SourceError
 from .page_writer import PageWriter
-from .pagefault.block_map import Pages
+from .pagefault.block_map import Dropped, LsnRange, Pages, Slot
 
 LINGER_S: Final = 0.000_2  # the gap between the faults of one process, measured: 30 to 150 us
 CLIENTS_MAX: Final = 8192  # more than a postgres with thousands of connections opens
@@ -47,6 +47,7 @@ class BrokerCounters:
     failed: int = 0  # ranges that the source could not give
     damaged: int = 0  # ranges with a wrong checksum
     refused_clients: int = 0
+    dropped: int = 0  # blocks taken out of their files, to make room
 
 
 class Broker:
@@ -130,6 +131,18 @@ class Broker:
                 self._idle.clear()
                 await self._idle.wait()
             start = first + count
+
+    def drop(self, slot: Slot, first: int, count: int, lsns: LsnRange) -> Dropped:
+        """Take blocks out of their file that storage has, too: they are MISSING again.
+
+        `lsns` says of which pages that is true. A fetch of these blocks that is under way was asked
+        for when an older page would have done, so they are left alone.
+        """
+        outcome = Dropped()
+        for start, length in self._queue.idle_runs(slot.number, first, count):
+            outcome = outcome.plus(self._writer.drop(slot, start, length, lsns))
+        self.counters.dropped += outcome.dropped
+        return outcome
 
     # Clients.
 

@@ -14,7 +14,7 @@ the map has it as claimed; `blocks_under_way` never exceeds its limit but for fa
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
@@ -177,6 +177,21 @@ class FaultQueue:
     def is_active(self, fetch: Fetch) -> bool:
         """Whether it has not finished yet."""
         return fetch in self._active
+
+    def idle_runs(self, slot: int, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a run of blocks, (first, count), that no fetch is to bring."""
+        end = first + count
+        fetches = [
+            (fetch.first, fetch.first + fetch.count)
+            for fetch in self._active
+            if fetch.slot == slot and fetch.first < end and first < fetch.first + fetch.count
+        ]
+        for start, stop in sorted(fetches):
+            if first < start:
+                yield first, start - first
+            first = max(first, stop)
+        if first < end:
+            yield first, end - first
 
     def finished(self, fetch: Fetch, status: Status) -> list[Answer]:
         """A fetch has been dealt with; the answers that were waiting for it alone."""

@@ -1,4 +1,5 @@
-"""Puts fetched pages where postgres will read them: check, write, publish, in this order.
+"""Puts fetched pages where postgres will read them: check, write, publish, in this order. And takes
+them out again, to make room.
 
 Nothing in here waits for anything but the local file system, and between looking at a block's state
 and publishing it nothing else of the agent runs: so a page that arrives late, for a block that was
@@ -14,7 +15,15 @@ from typing import Final
 
 from .faults import Fetch, Status
 from .page_source import DamagedPageError, SourceError, relation_block
-from .pagefault.block_map import BLOCK_BYTES, INSTALL_ITEM, BlockMap, Pages
+from .pagefault.block_map import (
+    BLOCK_BYTES,
+    INSTALL_ITEM,
+    BlockMap,
+    Dropped,
+    LsnRange,
+    Pages,
+    Slot,
+)
 
 _OPEN_FILES_MAX: Final = 512
 
@@ -78,6 +87,19 @@ class PageWriter:
         for (index, target), result in zip(targets, INSTALL_ITEM.iter_unpack(items), strict=True):
             outcomes[index] = _outcome(target, arrived[index][0], *result[5:8:2])
         return outcomes
+
+    def drop(self, slot: Slot, first: int, count: int, lsns: LsnRange) -> Dropped:
+        """Take pages of a relation out of their file; see `Broker.drop`."""
+        try:
+            target = self._target(slot.number, slot.generation)
+        except SourceError:  # in the map before it exists; or spoilt, as the next fault will say
+            return Dropped()
+        if target is None or target.relation_block is None:
+            return Dropped()
+        return self._map.drop(
+            slot, first, count, descriptor=target.descriptor,
+            relation_block=target.relation_block, lsns=lsns,
+        )  # fmt: skip
 
     def _pack(self, items: bytearray, position: int, fetch: Fetch, target: _Target) -> None:
         relation = target.relation_block if self._verify_checksums else None

@@ -6,6 +6,7 @@ go. No older page is asked for once all nodes keep the newer cut.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -39,11 +40,19 @@ class PinKeeper:
         self._client, self._nodes = client, nodes
         self._branch, self._holder = branch, holder
         self._pages, self._reached = pages, reached
+        self._hurried = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Look for a newer cut now: somebody could do with one."""
+        self._hurried.set()
 
     async def run(self) -> None:
         """Renew until cancelled."""
         while True:
-            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_S):
+                    await self._hurried.wait()
+            self._hurried.clear()
             try:
                 await self.renew()
             except RpcError as error:

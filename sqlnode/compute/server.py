@@ -58,6 +58,7 @@ from storage.storage_pages import StoragePages
 from storage.wal_records import CHECKPOINT_RECORD_BYTES, WalView
 
 from .auxiliary import Keeper, Saved, read_saved
+from .cache_keeper import CacheKeeper, bound_of
 from .configuration import compute_settings
 from .patient_pages import PatientPages
 from .pins import PinKeeper, pin
@@ -341,6 +342,16 @@ class Server:
         )
         self._spawn(self.positions.run())
         self._spawn(pins.run())
+        assert self._opening is not None, "the directory was built"
+        cache = CacheKeeper(
+            self._opening.result(),
+            self.pages,
+            postgres,
+            bytes_max=bound_of(settings.cache_bytes_max, context.run_dir),
+            reached=lambda: self.reached,
+            hurry_cut=pins.hurry,
+        )
+        self._spawn(cache.run())
 
     def _stuck(self) -> None:
         """Replay waits, because the primary has raised settings: the next life has them, too."""

@@ -15,6 +15,8 @@ from sqlnode.postgres_settings import FIXED_NAMES, PostgresSettings
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Bytes = Annotated[int, msgspec.Meta(ge=1)]
 
+CACHE_BYTES_MIN = 16 * 1024 * 1024  # what cannot be dropped of a new cluster is less
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTls:
@@ -73,6 +75,10 @@ class AgentSettings:
     """With which we read WAL, if the log nodes ask for one."""
 
     shared_buffers: str = "128MB"
+
+    cache_bytes_max: Annotated[int, msgspec.Meta(ge=CACHE_BYTES_MIN)] | None = None
+    """What its data files may take on disk: above it, blocks are dropped that storage has, too. WAL
+    and temporary files come on top. None: half of the file system."""
 
     settings: dict[str, str] = field(default_factory=dict)
     """More of postgresql.conf. What is changed by ALTER SYSTEM on the primary comes after these."""

@@ -137,6 +137,13 @@ EXPORT void pagefault_release(struct block_map *map, uint32_t number, uint32_t g
 		map_finish(map, number, first, count, BLOCK_BUSY | BLOCK_WAITED);
 }
 
+/* A block that was about to be dropped, and was not looked at yet, is here as before. */
+static uint8_t claim_bits(struct block_map *map, uint32_t number, uint32_t block)
+{
+	enum { CLAIM = BLOCK_BUSY | BLOCK_WAITED, DROP = CLAIM | BLOCK_MISSING | BLOCK_DROPPING };
+	return map_state(map, number, block) & BLOCK_DROPPING ? DROP : CLAIM;
+}
+
 /* A new agent forgets what the dead one was asked; whoever still waits asks again. */
 EXPORT uint32_t pagefault_release_all(struct block_map *map)
 {
@@ -147,7 +154,7 @@ EXPORT uint32_t pagefault_release_all(struct block_map *map)
 		uint32_t ready = map_ready(map, number);
 		for (uint32_t block = 0; block < ready; block++)
 			if (map_state(map, number, block) & BLOCK_BUSY) {
-				map_finish(map, number, block, 1, BLOCK_BUSY | BLOCK_WAITED);
+				map_finish(map, number, block, 1, claim_bits(map, number, block));
 				released++;
 			}
 	}

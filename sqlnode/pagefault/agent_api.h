@@ -14,6 +14,22 @@ struct install_item {
 	uint32_t padding;
 };
 
+/* Blocks to be dropped from their file: those of [first, first + count) that are here, were not
+ * used lately, and whose page storage has. */
+struct drop_order {
+	uint32_t slot, generation, first, count; /* at most DROP_BLOCKS_MAX */
+	int64_t relation_block;   /* number of the segment's first block in its relation */
+	uint64_t lsn_min, lsn_max; /* which pages storage has: by their Lsn */
+	int32_t fd;               /* of the data file, in the life that the generation names */
+	uint32_t dropped;         /* out: how many */
+	uint32_t used;            /* out: stay, because they were used since the last look */
+	uint32_t newer;           /* out: stay, because of their page */
+	int32_t error;            /* out: an errno if the file system cannot make holes */
+	uint32_t padding;
+};
+
+enum { DROP_BLOCKS_MAX = 128 };
+
 /* Make and open; 0 or an errno, NULL with a sentence in `error`. */
 EXPORT int pagefault_map_create(const char *path, const struct map_options *options);
 EXPORT struct block_map *pagefault_map_open(const char *path, char *error, size_t error_bytes);
@@ -42,6 +58,9 @@ EXPORT void pagefault_release(struct block_map *map, uint32_t number, uint32_t g
 EXPORT uint32_t pagefault_release_all(struct block_map *map);
 EXPORT uint32_t pagefault_next_missing(struct block_map *map, uint32_t number, uint32_t from,
                                        uint32_t count_max, uint32_t *first);
+
+/* Making room. */
+EXPORT void pagefault_drop(struct block_map *map, struct drop_order *order);
 
 /* Harvest. */
 EXPORT uint32_t pagefault_next_changed(struct block_map *map, uint32_t from);

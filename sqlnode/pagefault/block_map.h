@@ -9,6 +9,8 @@
  *   the agent    MISSING|BUSY -> 0 or MISSING     publish or release, after the page is in the file
  *   a writer     0 -> DIRTY                       before and again after it writes
  *   a truncater  anything -> 0                    once nothing behind the new end is BUSY any more
+ *   the agent    0 or DIRTY -> MISSING            drop, by way of MISSING|BUSY|DROPPING (drop.c)
+ *   a reader     0 -> USED                        where blocks may be dropped
  *   a harvester  DIRTY -> TAKEN -> 0 or DIRTY     take, then commit or undo
  * So a process of postgres may die at any line: what it leaves is at worst a BUSY that the agent,
  * asked again by whoever waits, resolves; it never is a page of zeros that looks like data.
@@ -30,11 +32,13 @@ enum { /* the state byte of a block; any other bit means that the map is damaged
 	BLOCK_DIRTY = 4,   /* written by postgres since the last harvest */
 	BLOCK_TAKEN = 8,   /* was DIRTY and is in a harvest that is not committed yet */
 	BLOCK_WAITED = 16, /* somebody sleeps until BUSY goes away */
-	BLOCK_BITS = 31,
+	BLOCK_DROPPING = 32, /* with MISSING and BUSY: the page is here still, and perhaps stays */
+	BLOCK_USED = 64,   /* read since the agent last looked for blocks to drop */
+	BLOCK_BITS = 127,
 };
 
 enum {
-	MAP_VERSION = 1,
+	MAP_VERSION = 2,
 	MAP_PAGE_BYTES = 4096,
 	BLOCK_BYTES = 8192,
 	FILE_BLOCKS_MAX = 131072, /* a segment of a relation: 1 GiB */
@@ -84,6 +88,8 @@ struct map_table {
 	X(waits)             /* times a process slept on another's claim */ \
 	X(wait_timeouts)     /* claims that outlived busy_wait_ms, so the agent was asked again */ \
 	X(reconnects)        /* connections to the agent that had to be made anew */ \
+	X(dropped_blocks)    /* taken out of their files again, to make room */ \
+	X(repeats)           /* calls that were made again, because blocks were dropped meanwhile */ \
 	X(failed)            /* calls that ended with an error because of a block */ \
 	X(gone)              /* faults on a file that was removed meanwhile */ \
 	X(files_created) X(files_removed) X(truncations) \
@@ -101,6 +107,7 @@ enum {
 	SLOT_NEW = 1,
 	SLOT_RESIZED = 2,
 	SLOT_REPLACES = 4, /* NEW, but storage still has an older file of this name */
+	SLOT_KEPT = 8,     /* somebody reads it behind our back: none of its blocks is dropped */
 	SLOT_TAKEN_SHIFT = 8,
 };
 #define SLOT_LOW_NONE UINT32_MAX
@@ -117,11 +124,11 @@ struct map_slot {
 	_Atomic uint32_t state;
 	_Atomic uint32_t next; /* chain of the bucket, or of free slots: slot number + 1 */
 	uint32_t hash;
-	uint32_t path_bytes;
+	_Atomic uint32_t drops; /* raised before a page leaves the file; never goes back */
 	char path[MAP_PATH_BYTES]; /* relative to the data directory */
 	_Atomic uint8_t first[INLINE_BLOCKS];
 	_Atomic uint32_t cut_at; /* during a truncation: new length in blocks + 1; no claims there */
-	uint32_t padding;
+	uint32_t path_bytes;
 };
 
 struct block_map {
@@ -166,6 +173,7 @@ int map_reserve(struct block_map *map, uint32_t slot, uint32_t blocks);
 uint32_t map_claim(struct block_map *map, uint32_t slot, uint32_t first, uint32_t count);
 void map_wait(struct block_map *map, uint32_t slot, uint32_t block, uint32_t timeout_ms);
 int map_mark_dirty(struct block_map *map, uint32_t slot, uint32_t block);
+void map_mark_used(struct block_map *map, uint32_t slot, uint32_t block);
 void map_clear_all(struct block_map *map, uint32_t slot);
 void map_finish(struct block_map *map, uint32_t slot, uint32_t first, uint32_t count,
                 uint8_t cleared);
@@ -206,6 +214,12 @@ static inline bool map_is_cut(struct block_map *map, uint32_t slot, uint32_t blo
 {
 	uint32_t cut_at = atomic_load(&map->slots[slot].cut_at);
 	return cut_at && block >= cut_at - 1;
+}
+
+/* Where changes are harvested, nothing is ever dropped. */
+static inline bool map_may_drop(struct block_map *map)
+{
+	return !(map->header->flags & MAP_TRACKS_CHANGES);
 }
 
 static inline bool map_is_unclaimed(struct block_map *map, uint32_t slot, uint32_t block)

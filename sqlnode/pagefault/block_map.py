@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 LIBRARY_PATH: Final = Path(__file__).with_name("libpagefault.so")
 BLOCK_BYTES: Final = 8192
 FILE_BLOCKS_MAX: Final = 131072
+DROP_BLOCKS_MAX: Final = 128  # of one call: a millisecond at most
 LOW_NONE: Final = 0xFFFFFFFF
 SOCKET_PATH_BYTES_MAX: Final = 106
 
@@ -37,6 +38,8 @@ class BlockState(IntFlag):
     DIRTY = 4
     TAKEN = 8
     WAITED = 16
+    DROPPING = 32
+    USED = 64
 
 
 class SlotState(IntEnum):
@@ -79,6 +82,24 @@ class _SlotInfo(ctypes.Structure):
         ("taken_low", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
         ("path", ctypes.c_char * 112),
+    ]
+
+
+class _DropOrder(ctypes.Structure):
+    _fields_ = [
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+        ("first", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("relation_block", ctypes.c_int64),
+        ("lsn_min", ctypes.c_uint64),
+        ("lsn_max", ctypes.c_uint64),
+        ("fd", ctypes.c_int32),
+        ("dropped", ctypes.c_uint32),
+        ("used", ctypes.c_uint32),
+        ("newer", ctypes.c_uint32),
+        ("error", ctypes.c_int32),
+        ("padding", ctypes.c_uint32),
     ]
 
 
@@ -128,6 +149,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "release": (None, [_MAP, _U32, _U32, _U32, _U32]),
     "release_all": (_U32, [_MAP]),
     "next_missing": (_U32, [_MAP, _U32, _U32, _U32, ctypes.POINTER(_U32)]),
+    "drop": (None, [_MAP, ctypes.POINTER(_DropOrder)]),
     "next_changed": (_U32, [_MAP, _U32]),
     "take": (_U32, [_MAP, _U32, ctypes.POINTER(_U32)]),
     "keep_dirty": (ctypes.c_int, [_MAP, _U32, _U32]),
@@ -200,6 +222,31 @@ class Slot:
     def is_live(self) -> bool:
         """Whether the file exists; an odd generation says that it is being removed right now."""
         return self.state is SlotState.LIVE and self.generation % 2 == 0
+
+
+class LsnRange(NamedTuple):
+    """The Lsns that a page may have to be dropped, both included."""
+
+    first: int
+    last: int
+
+
+class Dropped(NamedTuple):
+    """What became of the blocks that somebody wanted out of their file."""
+
+    dropped: int = 0
+    used: int = 0  # stay, because they were used since the last look
+    newer: int = 0  # stay, because storage may not have this page
+    error: int = 0  # an errno: the file system cannot make holes
+
+    def plus(self, other: "Dropped") -> "Dropped":
+        """Both together."""
+        return Dropped(
+            self.dropped + other.dropped,
+            self.used + other.used,
+            self.newer + other.newer,
+            self.error or other.error,
+        )
 
 
 def create_block_map(path: Path, options: MapOptions) -> None:
@@ -381,6 +428,30 @@ class BlockMap:
             self._map, number, start, count_max, self._scratch_pointer
         )
         return (self._scratch.value, count) if count else None
+
+    # Making room: see pagefault/drop.c, and sqlnode.broker, which is the one caller.
+
+    def drop(
+        self, slot: Slot, first: int, count: int, *, descriptor: int, relation_block: int,
+        lsns: LsnRange,
+    ) -> Dropped:  # fmt: skip
+        """Make holes of blocks that are here and were not used lately, if storage has their pages.
+
+        At most `DROP_BLOCKS_MAX`. `lsns` are those of pages that storage has. No fetch of these
+        blocks may be under way: its page would be older than what was dropped.
+        """
+        order = _DropOrder(
+            slot=slot.number,
+            generation=slot.generation,
+            first=first,
+            count=count,
+            relation_block=relation_block,
+            lsn_min=lsns.first,
+            lsn_max=lsns.last,
+            fd=descriptor,
+        )
+        _library.pagefault_drop(self._map, ctypes.byref(order))
+        return Dropped(order.dropped, order.used, order.newer, order.error)
 
     # Harvest: see sqlnode.harvest, which is the one caller.
 

@@ -1,5 +1,5 @@
 /* The bytes of the block map: claims, waiting, dirt. Every transition of a block is in this file,
- * and in harvest.c those between DIRTY and TAKEN. */
+ * in harvest.c those between DIRTY and TAKEN, and in drop.c those from here to MISSING. */
 #define _GNU_SOURCE
 #include "block_map.h"
 
@@ -143,6 +143,13 @@ int map_mark_dirty(struct block_map *map, uint32_t slot, uint32_t block)
 	if (atomic_fetch_or(byte, BLOCK_DIRTY) & BLOCK_DIRTY)
 		atomic_fetch_sub(&file->dirty, 1);
 	return 0;
+}
+
+/* For whoever chooses what to drop: a block that was read since it last looked stays. */
+void map_mark_used(struct block_map *map, uint32_t slot, uint32_t block)
+{
+	if (block < map_ready(map, slot))
+		atomic_fetch_or_explicit(map_byte(map, slot, block), BLOCK_USED, memory_order_relaxed);
 }
 
 /* The file is, or was for a moment, only this long: what storage has behind it is void. */

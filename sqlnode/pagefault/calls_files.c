@@ -331,6 +331,8 @@ EXPORT FILE *fopen(const char *path, const char *mode)
 	if (fd < 0)
 		return NULL;
 	struct fault_file *file = fault_file_of(fd);
+	if (file)
+		fault_keep(file);
 	bool here = !file || (!fstat(fd, &status) && fault_in(file, 0, (size_t)status.st_size));
 	int kept = errno;
 	close(fd);

@@ -33,40 +33,58 @@ static inline bool may_read(struct fault_file *file, off_t offset, size_t bytes)
 	return bytes == 0 || fault_is_complete(file) || fault_in(file, offset, bytes);
 }
 
+/* `again` undoes what a call has done besides reading; drop.c says why it is repeated. */
+#define READ(file, offset, bytes, call, again) \
+	for (;;) { \
+		uint32_t drops = fault_drops(file); \
+		if (!may_read(file, offset, bytes)) \
+			return -1; \
+		ssize_t got = call; \
+		if (got <= 0 || !fault_dropped_since(file, drops)) \
+			return got; \
+		again; \
+	}
+
+#define HERE (void)0
+#define BACK lseek(fd, offset, SEEK_SET)
+#define BACK_IF_MOVED offset == -1 ? lseek(fd, from, SEEK_SET) : 0
+
 EXPORT ssize_t read(int fd, void *buffer, size_t bytes)
 {
 	real_resolve();
 	struct fault_file *file = fault_file_of(fd);
-	if (file && !fault_is_complete(file) && !may_read(file, position(fd), bytes))
-		return -1;
-	return real_read(fd, buffer, bytes);
+	if (!file)
+		return real_read(fd, buffer, bytes);
+	off_t offset = position(fd);
+	READ(file, offset, bytes, real_read(fd, buffer, bytes), BACK);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vectors, int count)
 {
 	real_resolve();
 	struct fault_file *file = fault_file_of(fd);
-	if (file && !fault_is_complete(file) && !may_read(file, position(fd), total(vectors, count)))
-		return -1;
-	return real_readv(fd, vectors, count);
+	if (!file)
+		return real_readv(fd, vectors, count);
+	off_t offset = position(fd);
+	READ(file, offset, total(vectors, count), real_readv(fd, vectors, count), BACK);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t bytes, off_t offset)
 {
 	real_resolve();
 	struct fault_file *file = fault_file_of(fd);
-	if (file && !may_read(file, offset, bytes))
-		return -1;
-	return real_pread(fd, buffer, bytes, offset);
+	if (!file)
+		return real_pread(fd, buffer, bytes, offset);
+	READ(file, offset, bytes, real_pread(fd, buffer, bytes, offset), HERE);
 }
 
 EXPORT ssize_t preadv(int fd, const struct iovec *vectors, int count, off_t offset)
 {
 	real_resolve();
 	struct fault_file *file = fault_file_of(fd);
-	if (file && !may_read(file, offset, total(vectors, count)))
-		return -1;
-	return real_preadv(fd, vectors, count, offset);
+	if (!file)
+		return real_preadv(fd, vectors, count, offset);
+	READ(file, offset, total(vectors, count), real_preadv(fd, vectors, count, offset), HERE);
 }
 
 ALIAS(ssize_t, pread64, pread, (int, void *, size_t, off_t));
@@ -92,14 +110,17 @@ EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t bytes, off_t offset, siz
 
 ALIAS(ssize_t, __pread64_chk, __pread_chk, (int, void *, size_t, off_t, size_t));
 
-#define WRITE(file, offset, bytes, call) \
-	do { \
+#define WRITE(file, offset, bytes, call, again) \
+	for (;;) { \
+		uint32_t drops = fault_drops(file); \
 		if (!fault_before_write(file, offset, bytes)) \
 			return -1; \
 		ssize_t written = call; \
 		fault_after_write(file, offset, written); \
-		return written; \
-	} while (0)
+		if (written <= 0 || !fault_dropped_since(file, drops)) \
+			return written; \
+		again; \
+	}
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t bytes)
 {
@@ -108,7 +129,7 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t bytes)
 	if (!file)
 		return real_write(fd, buffer, bytes);
 	off_t offset = position(fd);
-	WRITE(file, offset, bytes, real_write(fd, buffer, bytes));
+	WRITE(file, offset, bytes, real_write(fd, buffer, bytes), BACK);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vectors, int count)
@@ -118,7 +139,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vectors, int count)
 	if (!file)
 		return real_writev(fd, vectors, count);
 	off_t offset = position(fd);
-	WRITE(file, offset, total(vectors, count), real_writev(fd, vectors, count));
+	WRITE(file, offset, total(vectors, count), real_writev(fd, vectors, count), BACK);
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
@@ -127,7 +148,7 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
 	struct fault_file *file = fault_file_of(fd);
 	if (!file)
 		return real_pwrite(fd, buffer, bytes, offset);
-	WRITE(file, offset, bytes, real_pwrite(fd, buffer, bytes, offset));
+	WRITE(file, offset, bytes, real_pwrite(fd, buffer, bytes, offset), HERE);
 }
 
 EXPORT ssize_t pwritev(int fd, const struct iovec *vectors, int count, off_t offset)
@@ -136,7 +157,7 @@ EXPORT ssize_t pwritev(int fd, const struct iovec *vectors, int count, off_t off
 	struct fault_file *file = fault_file_of(fd);
 	if (!file)
 		return real_pwritev(fd, vectors, count, offset);
-	WRITE(file, offset, total(vectors, count), real_pwritev(fd, vectors, count, offset));
+	WRITE(file, offset, total(vectors, count), real_pwritev(fd, vectors, count, offset), HERE);
 }
 
 /* An offset of -1 means the file's own position. */
@@ -144,10 +165,11 @@ EXPORT ssize_t preadv2(int fd, const struct iovec *vectors, int count, off_t off
 {
 	real_resolve();
 	struct fault_file *file = fault_file_of(fd);
-	off_t from = file && offset == -1 ? position(fd) : offset;
-	if (file && !may_read(file, from, total(vectors, count)))
-		return -1;
-	return real_preadv2(fd, vectors, count, offset, flags);
+	if (!file)
+		return real_preadv2(fd, vectors, count, offset, flags);
+	off_t from = offset == -1 ? position(fd) : offset;
+	READ(file, from, total(vectors, count), real_preadv2(fd, vectors, count, offset, flags),
+	     BACK_IF_MOVED);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *vectors, int count, off_t offset, int flags)
@@ -157,7 +179,8 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *vectors, int count, off_t of
 	if (!file)
 		return real_pwritev2(fd, vectors, count, offset, flags);
 	off_t from = offset == -1 ? position(fd) : offset;
-	WRITE(file, from, total(vectors, count), real_pwritev2(fd, vectors, count, offset, flags));
+	WRITE(file, from, total(vectors, count), real_pwritev2(fd, vectors, count, offset, flags),
+	      BACK_IF_MOVED);
 }
 
 ALIAS(ssize_t, preadv64v2, preadv2, (int, const struct iovec *, int, off_t, int));
@@ -187,6 +210,10 @@ EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_off
 	struct fault_file *source = fault_file_of(in), *target = fault_file_of(out);
 	if (!source && !target)
 		return real_copy_file_range(in, in_offset, out, out_offset, bytes, flags);
+	if (source)
+		fault_keep(source); /* rather than repeat a call that moves up to four positions */
+	if (target)
+		fault_keep(target);
 	ssize_t there = copyable(in, in_offset, bytes);
 	if (there < 0)
 		return -1;
@@ -194,8 +221,11 @@ EXPORT ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_off
 	if (!target)
 		return real_copy_file_range(in, in_offset, out, out_offset, bytes, flags);
 	off_t offset = out_offset ? *out_offset : position(out);
-	WRITE(target, offset, bytes,
-	      real_copy_file_range(in, in_offset, out, out_offset, bytes, flags));
+	if (!fault_before_write(target, offset, bytes))
+		return -1;
+	ssize_t written = real_copy_file_range(in, in_offset, out, out_offset, bytes, flags);
+	fault_after_write(target, offset, written);
+	return written;
 }
 
 EXPORT int ftruncate(int fd, off_t length)
@@ -279,6 +309,7 @@ EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd
 		errno = ENOTSUP;
 		return MAP_FAILED;
 	}
+	fault_keep(file);
 	if (!may_read(file, offset, bytes))
 		return MAP_FAILED;
 	return real_mmap(address, bytes, protection, flags, fd, offset);

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { CHANGE_FLAGS = SLOT_NEW | SLOT_RESIZED };
+enum { CHANGE_FLAGS = SLOT_NEW | SLOT_RESIZED, KEPT_FLAGS = SLOT_REPLACES | SLOT_KEPT };
 
 /* Move bits from one place to another in every byte of a file; write down which blocks had them. */
 static uint32_t move(struct block_map *map, uint32_t number, uint8_t from, uint8_t to,
@@ -39,7 +39,7 @@ static bool is_changed(struct map_slot *slot)
 	if (state == SLOT_REMOVED)
 		return true;
 	return state == SLOT_LIVE && (atomic_load(&slot->dirty) ||
-	                              (atomic_load(&slot->flags) & ~(uint32_t)SLOT_REPLACES) ||
+	                              (atomic_load(&slot->flags) & ~(uint32_t)KEPT_FLAGS) ||
 	                              atomic_load(&slot->taken) ||
 	                              atomic_load(&slot->low) != SLOT_LOW_NONE);
 }

@@ -276,11 +276,27 @@ int fault_block(const struct fault_file *file, uint32_t block, uint32_t wanted)
 	return failed(file, block, EIO, "the agent's answers have no effect; start it again");
 }
 
+/* Whether blocks of the file were dropped below a call that has just been made: repeat it then. */
+bool fault_dropped_since(const struct fault_file *file, uint32_t drops)
+{
+	if (fault_drops(file) == drops)
+		return false;
+	COUNT(&fault_map, repeats, 1);
+	return true;
+}
+
+/* From now on none of its blocks is dropped: somebody reads the file without us. */
+void fault_keep(const struct fault_file *file)
+{
+	if (map_may_drop(&fault_map))
+		atomic_fetch_or(&slot_of(file)->flags, SLOT_KEPT);
+}
+
 /* Every block of the range is here, or errno says why not. */
 bool fault_in(struct fault_file *file, off_t offset, size_t bytes)
 {
 	if (is_gone(file)) {
-		if (file->complete)
+		if (file->complete && file->complete_drops == fault_drops(file))
 			return true; /* unlinked, but it was all here: as with any open unlinked file */
 		errno = ENOENT;
 		return false;
@@ -289,16 +305,19 @@ bool fault_in(struct fault_file *file, off_t offset, size_t bytes)
 		return true; /* the call itself will fail */
 	uint32_t first = (uint32_t)(offset / BLOCK_BYTES);
 	uint64_t end = ((uint64_t)offset + bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	bool notes_use = map_may_drop(&fault_map);
 	for (uint64_t block = first; block < end && block < FILE_BLOCKS_MAX; block++) {
 		if (block % WINDOW_BLOCKS_MAX == 0)
 			read_ahead(file, (uint32_t)block);
-		if (!(map_state(&fault_map, file->slot, (uint32_t)block) & BLOCK_MISSING))
-			continue;
-		int error = fault_block(file, (uint32_t)block, (uint32_t)(end - block));
+		uint8_t state = map_state(&fault_map, file->slot, (uint32_t)block);
+		int error = state & BLOCK_MISSING
+			? fault_block(file, (uint32_t)block, (uint32_t)(end - block)) : 0;
 		if (error) {
 			errno = error;
 			return false;
 		}
+		if (notes_use && !(state & BLOCK_USED))
+			map_mark_used(&fault_map, file->slot, (uint32_t)block);
 	}
 	return true;
 }
@@ -370,11 +389,14 @@ bool fault_before_truncate(struct fault_file *file, off_t length)
 	if (length < 0 || is_gone(file))
 		return true;
 	uint32_t blocks = (uint32_t)(((uint64_t)length + BLOCK_BYTES - 1) / BLOCK_BYTES);
-	if (length % BLOCK_BYTES && !fault_in(file, length, 1))
-		return false;
-	if (fault_is_complete(file))
-		return true;
+	if (length % BLOCK_BYTES) {
+		fault_keep(file); /* the last block would be half a page, and cannot come again */
+		if (!fault_in(file, length, 1))
+			return false;
+	}
 	atomic_store(&slot_of(file)->cut_at, blocks + 1);
+	if (!atomic_load(&slot_of(file)->missing))
+		return true; /* and whoever drops a block raises it before it looks at cut_at */
 	for (uint32_t block = blocks; block < ready_blocks(file); block++)
 		while (is_on_its_way(file, block)) {
 			int error = wait_for_claimer(file, block);

@@ -421,6 +421,126 @@ static void do_win(void)
 	free(page);
 }
 
+/* PostgreSQL's data checksum, once more: the library's own is no witness for itself. */
+static uint16_t page_checksum(const uint8_t *page, uint32_t block)
+{
+	static const uint32_t seeds[32] = {
+		0x5B1F36E9, 0xB8525960, 0x02AB50AA, 0x1DE66D2A, 0x79FF467A, 0x9BB9F8A3, 0x217E7CD2,
+		0x83E13D2C, 0xF8D4474F, 0xE39EB970, 0x42C6AE16, 0x993216FA, 0x7B093B5D, 0x98DAFF3C,
+		0xF718902A, 0x0B1C9CDB, 0xE58F764B, 0x187636BC, 0x5D7B3BB1, 0xE73DE7DE, 0x92BEC979,
+		0xCCA6C0B2, 0x304A0979, 0x85AA43D4, 0x783125BB, 0x6CA8EAA2, 0xE407EAC6, 0x4B5CFC3E,
+		0x9FBF8C76, 0x15CA20BE, 0xF2CA9FD3, 0x959BD756,
+	};
+	uint32_t sums[32], word, result = block;
+	memcpy(sums, seeds, sizeof sums);
+	for (int at = 0; at < 2048 + 64; at++) {
+		memcpy(&word, page + (at < 2048 ? at * 4 : 0), sizeof word);
+		word = at >= 2048 ? 0 : at == 2 ? word & 0xFFFF0000u : word;
+		uint32_t mixed = sums[at % 32] ^ word;
+		sums[at % 32] = mixed * 16777619u ^ mixed >> 17;
+	}
+	for (int lane = 0; lane < 32; lane++)
+		result ^= sums[lane];
+	return (uint16_t)(result % 65535 + 1);
+}
+
+/* The same as native.sources.versioned_page. */
+static void make_version(uint8_t *page, uint32_t version, uint32_t block)
+{
+	uint8_t *content = pattern(8192, block);
+	uint32_t lsn[2] = {0, version};
+	uint16_t sum;
+	memcpy(page, content, 8192);
+	memcpy(page, lsn, sizeof lsn);
+	sum = page_checksum(page, block);
+	memcpy(page + 8, &sum, sizeof sum);
+	free(content);
+}
+
+/* hammer H FIRST BLOCKS TIMES WAL: like a postgres whose buffers hold nothing. Each version of the
+ * blocks is in the WAL before it is written; it must be there when read. How often it was not. */
+static void do_hammer(void)
+{
+	uint32_t first = (uint32_t)number(2), blocks = (uint32_t)number(3), wrong = 0;
+	int wal = open(word(5), O_RDWR | O_CREAT, 0600), fd = *handle(1);
+	uint8_t page[8192], found[8192];
+	for (uint32_t version = 2; version < 2 + number(4); version++) {
+		if (pwrite(wal, &version, sizeof version, 0) != sizeof version)
+			usage("no WAL");
+		for (uint32_t block = first; block < first + blocks; block++) {
+			make_version(page, version, block);
+			if (pwrite(fd, page, 8192, (off_t)block * 8192) != 8192 ||
+			    pread(fd, found, 8192, (off_t)block * 8192) != 8192 ||
+			    memcmp(page, found, 8192))
+				wrong++;
+		}
+	}
+	close(wal);
+	answer(wrong, "-");
+}
+
+/* regrow H FIRST BLOCKS TIMES WAL: cut off the end and lengthen the file again; how often that was
+ * not zeros. What is cut off is in WAL, so that it may have been dropped. */
+static void do_regrow(void)
+{
+	off_t from = (off_t)number(2) * 8192, bytes = (off_t)number(3) * 8192;
+	uint8_t *expected = calloc(1, (size_t)bytes), *found = malloc((size_t)bytes), page[8192];
+	uint32_t wrong = 0;
+	for (long long i = 0; i < number(4); i++) {
+		for (off_t at = 0; at < bytes; at += 8192) {
+			make_version(page, 1, (uint32_t)((from + at) / 8192));
+			wrong += pwrite(*handle(1), page, 8192, from + at) != 8192;
+		}
+		if (ftruncate(*handle(1), from) || posix_fallocate(*handle(1), from, bytes))
+			usage("no truncation");
+		wrong += pread(*handle(1), found, (size_t)bytes, from) != bytes ||
+		         memcmp(expected, found, (size_t)bytes);
+	}
+	free(expected);
+	free(found);
+	answer(wrong, "-");
+}
+
+/* remake TIMES PATH: a new file of one name again and again; how often a page was not its own */
+static void do_remake(void)
+{
+	uint8_t page[8192], found[8192];
+	uint32_t wrong = 0;
+	for (long long i = 0; i < number(1); i++) {
+		int fd = open(word(2), O_RDWR | O_CREAT | O_EXCL, 0600);
+		make_version(page, 100000 + (uint32_t)i, 0);
+		wrong += pwrite(fd, page, 8192, 0) != 8192 || pread(fd, found, 8192, 0) != 8192 ||
+		         memcmp(page, found, 8192);
+		close(fd);
+		wrong += unlink(word(2)) != 0;
+	}
+	answer(wrong, "-");
+}
+
+/* copy_page FROM OFFSET TO OFFSET: a block by an ordinary read and write */
+static void do_copy_page(void)
+{
+	uint8_t page[8192];
+	ssize_t got = pread(*handle(1), page, sizeof page, number(2));
+	answer(got < 0 ? -1 : pwrite(*handle(3), page, (size_t)got, number(4)), "-");
+}
+
+/* watch H FIRST BLOCKS TIMES: read blocks of version 1; how often one was not that */
+static void do_watch(void)
+{
+	uint32_t first = (uint32_t)number(2), blocks = (uint32_t)number(3), wrong = 0;
+	uint8_t *expected = malloc((size_t)blocks * 8192), *found = malloc((size_t)blocks * 8192);
+	for (uint32_t i = 0; i < blocks; i++)
+		make_version(expected + (size_t)i * 8192, 1, first + i);
+	for (long long i = 0; i < number(4); i++) {
+		ssize_t got = pread(*handle(1), found, (size_t)blocks * 8192, (off_t)first * 8192);
+		wrong += got != (ssize_t)blocks * 8192 || memcmp(expected, found, (size_t)got);
+	}
+	free(expected);
+	free(found);
+	answer(wrong, "-");
+}
+
 /* names FIRST COUNT: create base/5/FIRST ... with a block each, then remove every second one */
 static void do_fill_table(void)
 {
@@ -466,6 +586,11 @@ static const struct {
 	{" probe ", do_probe},
 	{" win ", do_win},
 	{" names ", do_fill_table},
+	{" hammer ", do_hammer},
+	{" watch ", do_watch},
+	{" regrow ", do_regrow},
+	{" remake ", do_remake},
+	{" copy_page ", do_copy_page},
 };
 
 static void do_command(void)

@@ -1,9 +1,10 @@
 """Page sources that misbehave, and pages whose checksums are right."""
 
 import asyncio
+import functools
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,11 +39,59 @@ def page_checksum(page: bytes, block: int) -> int:
     return result % 65535 + 1
 
 
+@functools.cache
+def _sums(block: int) -> tuple[bytes, int]:
+    """What all versions of a page share, and the XOR of the sums of lanes 2 to 31."""
+    page = bytes(8) + pattern(BLOCK_BYTES, block)[8:]
+    words = struct.unpack("<2048I", page[:8] + bytes(2) + page[10:])
+    result = 0
+    for lane in range(2, LANES):
+        result ^= _lane(lane, words[lane::LANES])
+    return page, result
+
+
+def _lane(lane: int, words: Sequence[int]) -> int:
+    value = SEEDS[lane]
+    for word in (*words, 0, 0):
+        mixed = value ^ word
+        value = (mixed * PRIME & MASK) ^ mixed >> 17
+    return value
+
+
+def versioned_page(version: int, block: int) -> bytes:
+    """A page that PostgreSQL would believe, whose Lsn is its version (driver.c has the same)."""
+    page, rest = _sums(block)
+    words = struct.unpack("<2048I", page)
+    lanes = _lane(0, (0, *words[LANES::LANES])) ^ _lane(1, (version, *words[LANES + 1 :: LANES]))
+    checksum = (rest ^ lanes ^ block) % 65535 + 1
+    return struct.pack("<IIH", 0, version, checksum) + page[10:]
+
+
 def sound_page(seed: int, block: int) -> bytes:
     """A page that PostgreSQL would believe."""
     page = bytearray(pattern(BLOCK_BYTES, seed))
     struct.pack_into("<H", page, 8, page_checksum(bytes(page), block))
     return bytes(page)
+
+
+class VersionedSource(DirectorySource):
+    """Storage of which every page is known: as of a cut that its user moves."""
+
+    def __init__(self, root: Path, cut: Callable[[int], int]) -> None:
+        super().__init__(root)
+        self._cut = cut
+
+    async def read(self, ranges: Sequence[PageRange]) -> Sequence[Pages | SourceError]:
+        """Return the oldest pages that are allowed; they arrive later."""
+        found = [
+            b"".join(
+                versioned_page(self._cut(block), block)
+                for block in range(wanted.first, wanted.first + wanted.blocks)
+            )
+            for wanted in ranges
+        ]
+        await asyncio.sleep(0)
+        return found
 
 
 class GatedSource(DirectorySource):

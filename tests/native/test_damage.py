@@ -146,7 +146,7 @@ def cut_to_nothing(path: Path) -> None:
     [
         (lambda path: spoil(path, 0, b"X"), "is damaged; rebuild"),
         (lambda path: spoil(path, 100, b"X"), "is damaged; rebuild"),
-        (lambda path: spoil(path, 8, b"\2"), "has version 2 and this library knows 1 only"),
+        (lambda path: spoil(path, 8, b"\3"), "has version 3 and this library knows 2 only"),
         (cut, "is damaged; rebuild"),
         (cut_to_nothing, "is damaged; rebuild"),
         (Path.unlink, "No such file or directory; rebuild"),
@@ -171,7 +171,7 @@ def test_postgres_does_not_start_over_a_map_that_it_cannot_read(
 
 def test_unknown_bits_in_a_blocks_state_are_damage(place: Place) -> None:
     place.lazy({FILE: CONTENT})
-    spoil(place.compute.block_map, SLOTS_AT + 160 + 3, b"\x41")
+    spoil(place.compute.block_map, SLOTS_AT + 160 + 3, b"\x81")
     with place.serve(), place.driver() as driver:
         driver.good(f"open f {FILE} rw")
         assert driver.good("pread f 0 8192").data == FIRST

@@ -153,6 +153,21 @@ def test_new_agent_lets_go_of_every_claim(block_map: BlockMap) -> None:
     assert block_map.next_missing(0, 0, 500) == (0, 200)
 
 
+def test_new_agent_finds_a_block_that_was_about_to_be_dropped(tmp_path: Path) -> None:
+    path = make_map(tmp_path / "map", tracks_changes=False)
+    claim = BlockState.MISSING | BlockState.BUSY | BlockState.DROPPING
+    with BlockMap(path) as block_map:
+        block_map.add_file("base/5/1", missing_blocks=3)
+        slots_at = block_map._header.slots_at
+        with path.open("r+b") as file:
+            file.seek(slots_at + 160)
+            file.write(bytes((claim | BlockState.DIRTY, BlockState.MISSING | BlockState.BUSY)))
+        assert block_map.release_all() == 2
+        states = [block_map.state(0, block) for block in range(3)]
+        assert states == [BlockState.DIRTY, BlockState.MISSING, BlockState.MISSING]
+        assert found(block_map, "base/5/1").missing == 2
+
+
 def test_slots_that_were_never_used_have_no_generation_to_guess(block_map: BlockMap) -> None:
     block_map.add_file("base/5/1", missing_blocks=1)
     assert block_map.generation(0) % 2 == 0

@@ -133,6 +133,19 @@ def test_asking_again_beyond_what_is_under_way_fetches_the_rest() -> None:
     assert sum(fetch.count for (fetch,) in queue.next_fetches()) >= 2
 
 
+def test_idle_runs_are_what_no_fetch_is_to_bring() -> None:
+    queue = FaultQueue(Table())
+    assert list(queue.idle_runs(0, 10, 20)) == [(10, 20)]
+    queue.add(1, [ask(Kind.FAULT, 12, 3), ask(Kind.PREFETCH, 25, 10), ask(Kind.FAULT, 5, 6)])
+    queue.add(1, [ask(Kind.FAULT, 12, 3, slot=1), ask(Kind.AGAIN, 14, 4)])
+    assert list(queue.idle_runs(0, 10, 20)) == [(11, 1), (18, 7)]
+    assert list(queue.idle_runs(0, 12, 2)) == []
+    for batch in queue.next_fetches():
+        for fetch in batch:
+            queue.finished(fetch, Status.OK)
+    assert list(queue.idle_runs(0, 10, 20)) == [(10, 20)]
+
+
 def test_prefetches_are_bounded_under_way_and_in_the_queue() -> None:
     queue = FaultQueue(Table(blocks=FILE_BLOCKS_MAX))
     requests = [ask(Kind.PREFETCH, first, 128) for first in range(0, 65536, 128)]
