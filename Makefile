@@ -11,7 +11,8 @@ UP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
-	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic check clean
+	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic pg-suites \
+	check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -46,11 +47,17 @@ unit: environment ## The tests that need no server
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
 
-faults: environment ## Real processes killed, stopped and cut off, and the slower tests; on one server
+NEMESIS = .venv/bin/python -P -m bench.faults --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(FAULTS_ARGS)
+
+faults: environment ## The slower tests, with faults; with SECONDS=60 SEED=1 the nemesis instead
+ifdef SECONDS
+	$(NEMESIS)
+else
 	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m faults $(PYTEST_ARGS)
+endif
 
 nemesis: environment ## Break a cluster at random under load, and check all it said: SECONDS=60 SEED=1
-	.venv/bin/python -P -m bench.faults --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(FAULTS_ARGS)
+	$(NEMESIS)
 
 matrix: environment ## The tests against servers of the majors that `make test` does not have
 	servers=$$(.venv/bin/python scripts/fetch-matrix-servers) && \
@@ -81,6 +88,9 @@ bench-failover: environment ## Measure what clients see when parts of a cluster 
 
 bench-elastic: environment ## Measure new replicas, their lag, and what a cluster costs
 	.venv/bin/python -P -m bench.failover $(BENCH_ARGS) --only replicas lag up idle throughput
+
+pg-suites: environment ## PostgreSQL's own suites against a cluster, before and after a failover; storage against stock
+	.venv/bin/python -P -m bench.pg_suites $(BENCH_ARGS)
 
 check: environment lint types unit ## What to run before a commit
 

@@ -157,13 +157,7 @@ class StorageControl:
         """Write a whole cut of a node into a directory: what a data directory would have."""
 
         async def copy(client: StorageClient) -> Cut:
-            limits = {} if at is None else {"first": at, "last": at}
-            cut, description = await client.describe(self.branch, **limits)
-            pages = StoragePages(client, self.branch, cut.lsn, position=lambda: cut.lsn)
-            make_directories(directory, description)
-            for file in description.files:
-                await _copy_file(pages, directory / file.path, file.path, file.blocks)
-            return cut
+            return await write_cut(client, self.branch, directory, at)
 
         return self._thread.run(self._with_client(node, copy))
 
@@ -176,6 +170,19 @@ class StorageControl:
         address = parse_address(self._nodes[node].spec.rpc_address)
         async with RpcClient(address, rng=_rng()) as client:
             return await what(client)
+
+
+async def write_cut(
+    client: StorageClient, branch: BranchName, directory: Path, at: Lsn | None = None
+) -> Cut:
+    """Write every page of a cut, the newest by default, and its small files into a directory."""
+    limits = {} if at is None else {"first": at, "last": at}
+    cut, description = await client.describe(branch, **limits)
+    pages = StoragePages(client, branch, cut.lsn, position=lambda: cut.lsn)
+    make_directories(directory, description)
+    for file in description.files:
+        await _copy_file(pages, directory / file.path, file.path, file.blocks)
+    return cut
 
 
 def make_directories(directory: Path, description: CutDescription) -> None:

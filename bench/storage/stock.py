@@ -8,29 +8,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.pagefault.cpu_time import tree_cpu_s
-from bench.pagefault.workspace import QUIET, connected
+from bench.pagefault.workspace import QUIET, Workspace, connected
 from fabric.lsn import Lsn
 from sqlnode.postgres import Postgres, PostgresSettings, request_standby
 
 from .world import CUT_DEADLINE_S, MAX_CONNECTIONS, World, wait_for_replay
 
 
+def stock_standby(world: World, data_dir: Path) -> contextlib.AbstractContextManager[Postgres]:
+    """A standby of a world's log; see `standby_of`."""
+    return standby_of(world.place, data_dir, world.standby_conninfo())
+
+
 @contextlib.contextmanager
-def stock_standby(world: World, data_dir: Path) -> Iterator[Postgres]:
+def standby_of(
+    place: Workspace, data_dir: Path, primary_conninfo: str, **settings: str
+) -> Iterator[Postgres]:
     """A standby that is not started yet; killed at the end. Its directory stays."""
-    request_standby(data_dir, world.place.identity)
+    request_standby(data_dir, place.identity)
     standby = Postgres(
-        binaries=world.place.binaries,
+        binaries=place.binaries,
         data_dir=data_dir,
         run_dir=data_dir.parent,
-        identity=world.place.identity,
+        identity=place.identity,
         settings=PostgresSettings(
             fsync=True,
             full_page_writes=True,
             extra={
                 **QUIET,
                 "max_connections": MAX_CONNECTIONS,
-                "primary_conninfo": world.standby_conninfo(),
+                "primary_conninfo": primary_conninfo,
+                **settings,
             },
         ),
     )

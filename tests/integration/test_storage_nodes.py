@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.servers import Fleet, new_run_root
-from fixtures.storage_cluster import (
-    BRANCH,
-    STORES,
-    directory_differences,
-    storage_worlds,
-)
+from fixtures.storage_cluster import BRANCH, STORES, storage_worlds
 from fixtures.waiting import eventually
 
+from bench.storage.page_equality import directory_differences
 from fabric.addresses import parse_address
 from fabric.ids import BranchName
 from fabric.rpc_client import RpcClient

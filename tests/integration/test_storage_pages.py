@@ -1,7 +1,7 @@
 """Pages of storage nodes are those of a stock standby that has replayed as far.
 
 In scope: every block at every cut, after every kind of write, and under loads that go on while cuts
-are taken. Equal is what fixtures.page_equality says. Out of scope: crashes and damage, in
+are taken. Equal is what bench.storage.page_equality says. Out of scope: crashes and damage, in
 test_storage_faults.py; the page store by itself, in tests/unit/storage.
 """
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from fixtures.command import run_seawall
-from fixtures.page_equality import infomasks
 from fixtures.redo import facts_of, seeded
-from fixtures.storage_cluster import BRANCH, STORES, StorageWorld, directory_differences
+from fixtures.storage_cluster import BRANCH, STORES, StorageWorld
 from fixtures.workload import PHASES, Run
 
 from bench.pagefault.pgbench import find_pgbench, parse_result, run_pgbench
+from bench.storage.page_equality import directory_differences, infomasks
 from bench.tpcc.run import findings, load_tables, run_tpcc
 from bench.tpcc.schema import Scale
 from fabric.lsn import Lsn

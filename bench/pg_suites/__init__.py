@@ -1,0 +1,1 @@
+"""PostgreSQL's own regression and isolation suites, against a whole cluster."""
