@@ -36,6 +36,7 @@ DOWN_S: Final = 120.0  # four ranks of STOP_MS, and some time
 READY_S: Final = 60.0
 LOOK_S: Final = 0.05
 SWITCH_MS: Final = 20_000
+SAVED_S: Final = 2.0  # what ALTER SYSTEM has just set is in the log by then, for new replicas
 
 
 # --- Down and away --------------------------------------------------------------------------------
@@ -258,6 +259,7 @@ def restart(layout: Layout, names: Iterable[str], report: Callable[[str], None])
             f"there is no node {unknown[0]!r}: choose one of {', '.join(names_of(cluster))}"
         )
     os.close(require_supervisor(layout).pidfd)
+    time.sleep(SAVED_S)
     primary = asyncio.run(_holder(layout, cluster))
     for name in sorted(asked or names_of(cluster), key=lambda name: name == primary):
         report(name)
