@@ -76,6 +76,7 @@ class Group:
         self.on_commit: set[Callable[[], None]] = set()
         self.on_role: set[Callable[[], None]] = set()
         self._contents = LogContents(disk, recent_bytes_max=settings.recent_bytes_max)
+        self.meet = self._contents.meet
         self.committed = self._contents.base.copy()
         self.applied_index = disk.start.index
         self._view = CoreView(
@@ -142,8 +143,8 @@ class Group:
         return tuple(self._contents.members.values())
 
     def member_info(self, member: int) -> MemberInfo | None:
-        """Return one of the members."""
-        return self._contents.members.get(member)
+        """Return where a member is reached, or one that was."""
+        return self._contents.met.get(member)
 
     def record_of(self, entry: Entry) -> Record:
         """Return the record of an entry that the core hands out."""

@@ -8,7 +8,7 @@ Everything here covers the whole log, committed or not; a cut takes uncommitted 
 Used by the event loop's thread alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fabric.lsn import Lsn
 from raft.types import HardState, Persisted, Snapshot
@@ -36,6 +36,7 @@ class LogContents:
         self.specials = [r for r in disk.special if r.index > disk.start.index]
         self.recent = self._recent_from(disk.last_index, self._wal_end_on_disk(disk.last_index))
         self.members: dict[int, MemberInfo] = {}
+        self.met: dict[int, MemberInfo] = {}  # and who was a member as far as anybody has said
         self._find_members()
 
     def persisted(self) -> Persisted:
@@ -124,11 +125,18 @@ class LogContents:
     def _recent_from(self, last_index: int, wal_end: WalEnd) -> RecentRecords:
         return RecentRecords(self._recent_bytes_max, last_index=last_index, wal_end=wal_end)
 
+    def meet(self, members: Iterable[MemberInfo]) -> None:
+        """Note where members are reached. The leader may have become one behind a snapshot, and
+        whoever starts from that must be able to answer it.
+        """
+        self.met |= {info.member: info for info in members}
+
     def _find_members(self) -> None:
         """Note who is in the group: the last configuration counts, committed or not."""
         configs = [record for record in self.specials if record.kind is Kind.CONFIG]
         members = decode_body(configs[-1], Members).members if configs else self.base.members
         self.members = {info.member: info for info in members}
+        self.meet(members)
 
 
 def _wal_end_behind(record: Record, before: WalEnd) -> WalEnd:

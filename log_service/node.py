@@ -178,6 +178,7 @@ class LogNode:
                     f"branch {branch} has a replica here that is member {host.group.raft.me}: "
                     "remove that first"
                 )
+            host.group.meet(members)
             return
         if len(self.hosts) >= GROUPS_MAX:
             raise RetryError(f"this node has {GROUPS_MAX} branches already: use another one")
