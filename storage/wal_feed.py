@@ -151,10 +151,6 @@ class WalFeed:
         """How often offered WAL was taken back: what was read before may be void since."""
         return self._forks_cut
 
-    def is_idle_at(self, lsn: Lsn) -> bool:
-        """Whether the log was heard to have nothing behind a position."""
-        return self._newest is not None and self._committed <= lsn
-
     def next_checkpoint(self, after: Lsn) -> CheckpointFound | None:
         """Return the first checkpoint found that ends behind `after`; forget those before it."""
         self.discard_checkpoints(after)

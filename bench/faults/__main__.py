@@ -96,14 +96,7 @@ async def _target(arguments: argparse.Namespace) -> AsyncIterator[Target]:
         async with fitted(cluster, keep=arguments.dir is not None) as fittings:
             if fittings.lacks:
                 print(f"bench.faults: {fittings.lacks}", file=sys.stderr)
-            target = ClusterTarget(
-                cluster,
-                (await cluster.status()).urls.primary,
-                links=fittings.links,
-                disks=fittings.disks,
-                directories=fittings.directories,
-                rebuilding=fittings.rebuilder,
-            )
+            target = await fittings.target(cluster)
             await wait_whole(target)
             yield target
     finally:

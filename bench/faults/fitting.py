@@ -30,7 +30,7 @@ from bench.proxy import Proxies, proxies
 from bench.storage.processes import all_processes, descendants
 
 from . import disks as small_disks
-from .cluster_target import BETWEEN, LocalCluster, Status
+from .cluster_target import BETWEEN, ClusterTarget, LocalCluster, Status
 from .disks import SmallDisk
 from .network import EVERYBODY, Network, Owner, pairs_that_talk
 from .rebuilding import Rebuilder
@@ -71,6 +71,17 @@ class Fittings:
     directories: dict[str, Path] = field(default_factory=dict)
     rebuilder: Rebuilder | None = None
     lacks: str = ""  # what could not be had here, for people
+
+    async def target(self, cluster: LocalCluster) -> ClusterTarget:
+        """Return the cluster as what is broken, with all that is here."""
+        return ClusterTarget(
+            cluster,
+            (await cluster.status()).urls.primary,
+            links=self.links,
+            disks=self.disks,
+            directories=self.directories,
+            rebuilding=self.rebuilder,
+        )
 
 
 @contextlib.asynccontextmanager

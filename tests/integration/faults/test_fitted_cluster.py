@@ -45,14 +45,7 @@ def with_cluster(top: Path, scenario: Scenario) -> None:
         await cluster.up("--ha")
         try:
             async with fitted(cluster, keep=False) as fittings:
-                target = ClusterTarget(
-                    cluster,
-                    (await cluster.status()).urls.primary,
-                    links=fittings.links,
-                    disks=fittings.disks,
-                    directories=fittings.directories,
-                    rebuilding=fittings.rebuilder,
-                )
+                target = await fittings.target(cluster)
                 await wait_whole(target)
                 await scenario(target, fittings)
                 await wait_whole(target)
