@@ -65,8 +65,8 @@ class Archiver:
         while True:
             pause_ms = LOOK_AGAIN_MS
             try:
-                if not await self._archive():
-                    await self._trim()
+                await self._archive()
+                await self._trim()
             except (ObjectStoreError, ArchiveConflictError, LogError, WalRemovedError) as error:
                 self._complain(str(error))
                 pause_ms = RETRY_MS

@@ -247,6 +247,8 @@ class LogNode:
         self._by_name[group.name_bytes] = group
         self._host_of[group] = host
         self._awake[group] = host
+        self._links.open(group)
+        host.watch(lambda: self._links.open(group))
         if self._verifier is not None:
             self._verifiers[name] = self._verifier
         if disk.recovery.torn_bytes:

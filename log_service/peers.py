@@ -23,7 +23,7 @@ from fabric.tls import ClientTls
 from raft.messages import Append, Message
 
 from .group import Group
-from .raft_codec import Rest, decode_header, decode_message, encode_message
+from .raft_codec import Introduction, Rest, decode_header, decode_message, encode_message
 from .record_bodies import MemberInfo
 
 log = structlog.get_logger()
@@ -69,9 +69,16 @@ class PeerLinks:
         self._clients: dict[str, RpcClient] = {}  # by address
         self._opening: set[asyncio.Task[RpcClient]] = set()
         self._members_of: dict[int, set[int]] = {}  # by number of the connection they came on
+        self._introduced: dict[str, set[tuple[int, int]]] = {}  # by address, while connected
         self._dropped = 0
 
     # --- Out ----------------------------------------------------------------------------------
+
+    def open(self, group: Group) -> None:
+        """Connect to all members: a first message that has to wait for that is a lost vote."""
+        for info in group.members:
+            if info.member != group.raft.me:
+                self.client(self.address_of(info))
 
     def send(self, group: Group, message: Message | Rest) -> None:
         """Post a message to the node of the member it is for, or drop it."""
@@ -84,11 +91,23 @@ class PeerLinks:
         client = self._clients.get(address)
         if client is None:
             client = self.client(address)
+        if (message.sender, message.to) not in self._introduced[address]:
+            self._introduce(group, message.to, address)
         header, payload = encode_message(message, group.name_bytes, group.record_of)
         if not client.post(RAFT_CHANNEL, header, payload) and isinstance(message, Append):
             self._dropped += 1
             # Told later, because the core is in the middle of something now.
             asyncio.get_running_loop().call_soon(group.append_dropped, message.to)
+
+    def _introduce(self, group: Group, to: int, address: str) -> None:
+        """Say where we are reached, once a connection: who was away may not know us."""
+        me = group.member_info(group.raft.me)
+        if me is None:
+            return
+        introduction = Introduction(me.member, to, me)
+        header, payload = encode_message(introduction, group.name_bytes, group.record_of)
+        if self._clients[address].post(RAFT_CHANNEL, header, payload):
+            self._introduced[address].add((me.member, to))
 
     def address_of(self, info: MemberInfo) -> str:
         """Return where this node reaches a member: an override, or what the member says."""
@@ -98,6 +117,7 @@ class PeerLinks:
         """Return the connection to a node, also for calls."""
         client = self._clients.get(address)
         if client is None:
+            self._introduced[address] = set()
             client = self._clients[address] = RpcClient(
                 parse_address(address),
                 rng=self._rng,
@@ -121,6 +141,7 @@ class PeerLinks:
         def changed(is_connected: bool) -> None:
             if is_connected:
                 return
+            self._introduced[address].clear()
             for group in self._groups.all():
                 for info in group.members:
                     if self.address_of(info) == address:
@@ -145,6 +166,8 @@ class PeerLinks:
         self._members_of.setdefault(connection_number, set()).add(message.sender)
         if isinstance(message, Rest):
             self._groups.take_rest(group, message)
+        elif isinstance(message, Introduction):
+            group.meet((message.info,))
         else:
             group.step(message)
 

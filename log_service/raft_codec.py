@@ -14,6 +14,10 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, assert_never
 
+import msgspec
+
+from fabric.addresses import parse_address
+from fabric.codec import decode_hook
 from fabric.frames import Buffer, FrameError
 from raft.messages import (
     Append,
@@ -28,7 +32,7 @@ from raft.types import Config, Entry, Snapshot
 
 from .branch import FenceError, decode_branch
 from .record import Kind, Record, RecordError, decode_record
-from .record_bodies import MemberInfo, Members, decode_body
+from .record_bodies import MemberInfo, Members, decode_body, encode_body
 
 VERSION: Final = 1
 GROUP_BYTES_MAX: Final = 127  # two names and a dot
@@ -41,7 +45,7 @@ _FLAG_TWO: Final = 2
 
 
 class MessageType(IntEnum):
-    """The message types, and one of the nodes' own."""
+    """The message types, and two of the nodes' own."""
 
     VOTE_REQUEST = 1
     VOTE_REPLY = 2
@@ -50,6 +54,7 @@ class MessageType(IntEnum):
     RESTORE = 5
     TIMEOUT_NOW = 6
     REST = 7
+    INTRODUCTION = 8
 
 
 # A member of an enum is looked up by a metaclass, 100 ns a time; these two travel at every commit.
@@ -64,6 +69,18 @@ class Rest:
 
     def __init__(self, *, sender: int, to: int, term: int, commit: int) -> None:
         self.sender, self.to, self.term, self.commit = sender, to, term, commit
+
+
+class Introduction(msgspec.Struct, frozen=True):
+    """A member says where it is reached: whoever was away while it joined could not answer it."""
+
+    sender: int
+    to: int
+    info: MemberInfo
+    term: int = 0
+
+
+NodeMessage = Rest | Introduction
 
 
 def config_of(members: tuple[MemberInfo, ...]) -> Config:
@@ -86,7 +103,7 @@ def entry_of(record: Record) -> Entry:
 
 
 def encode_message(
-    message: Message | Rest, group: bytes, record_of: Callable[[Entry], Record]
+    message: Message | NodeMessage, group: bytes, record_of: Callable[[Entry], Record]
 ) -> tuple[bytes, list[Buffer]]:
     """Return header and payload of a message."""
     payload: list[Buffer] = []
@@ -120,6 +137,8 @@ def encode_message(
             kind = MessageType.TIMEOUT_NOW
         case Rest():
             kind, a = MessageType.REST, message.commit
+        case Introduction():
+            kind, payload = MessageType.INTRODUCTION, [encode_body(message.info)]
         case _:
             assert_never(message)
     header = _HEADER.pack(
@@ -143,7 +162,7 @@ def decode_header(header: bytes) -> tuple[bytes, MessageType, tuple[int, ...]]:
 
 def decode_message(  # noqa: PLR0911  # one return a type is the table
     kind: MessageType, numbers: tuple[int, ...], payload: Buffer
-) -> Message | Rest:
+) -> Message | NodeMessage:
     """Return the message; FrameError if it is none."""
     sender, to, term, a, b, c, d, flags = numbers
     one, two = bool(flags & _FLAG_ONE), bool(flags & _FLAG_TWO)
@@ -189,6 +208,8 @@ def decode_message(  # noqa: PLR0911  # one return a type is the table
             return TimeoutNow(sender=sender, to=to, term=term)
         case MessageType.REST:
             return Rest(sender=sender, to=to, term=term, commit=a)
+        case MessageType.INTRODUCTION:
+            return Introduction(sender, to, _member(sender, payload))
         case _:
             assert_never(kind)
 
@@ -211,6 +232,17 @@ def _entries(payload: Buffer, *, prev_index: int, prev_term: int) -> tuple[Entry
     return tuple(entries)
 
 
+def _member(sender: int, payload: Buffer) -> MemberInfo:
+    try:
+        info = _MEMBER.decode(payload)
+        parse_address(info.rpc)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FrameError(f"an introduction: {error}") from error
+    if info.member != sender:
+        raise FrameError(f"member {sender} introduces itself as {info.member}")
+    return info
+
+
 def _snapshot(index: int, term: int, payload: Buffer) -> Snapshot:
     state = bytes(payload)
     try:
@@ -219,4 +251,5 @@ def _snapshot(index: int, term: int, payload: Buffer) -> Snapshot:
         raise FrameError(f"a raft snapshot: {error}") from error
 
 
+_MEMBER: Final = msgspec.msgpack.Decoder(MemberInfo, dec_hook=decode_hook)
 _TYPES: Final = {int(kind): kind for kind in MessageType}

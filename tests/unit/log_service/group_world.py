@@ -26,7 +26,14 @@ from log_service.group_log import GroupLog
 from log_service.group_settings import GroupSettings
 from log_service.history import TimelineHistory, extend_history
 from log_service.log_state import LogStart
-from log_service.raft_codec import Rest, decode_header, decode_message, encode_message, entry_of
+from log_service.raft_codec import (
+    Introduction,
+    Rest,
+    decode_header,
+    decode_message,
+    encode_message,
+    entry_of,
+)
 from log_service.record import Record
 from log_service.record_bodies import EpochBody, Genesis, Holder, MemberInfo, Timeline
 from raft.messages import Append, Message
@@ -230,6 +237,7 @@ class World:
             name, kind, numbers = decode_header(header)
             assert name == replica.group.name_bytes
             message = decode_message(kind, numbers, payload)
+            assert not isinstance(message, Introduction), "everybody here knows everybody"
             if isinstance(message, Rest):
                 replica.group.take_rest(message)
             else:

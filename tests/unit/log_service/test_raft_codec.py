@@ -12,7 +12,9 @@ from log_service import raft_codec
 from log_service.branch import Branch, encode_branch
 from log_service.raft_codec import (
     GROUP_BYTES_MAX,
+    Introduction,
     MessageType,
+    NodeMessage,
     Rest,
     config_of,
     decode_header,
@@ -102,12 +104,12 @@ def record_of(entry: Entry) -> Record:
     return entry.ref
 
 
-def encoded(message: Message | Rest, group: bytes = b"demo.main") -> tuple[bytes, bytes]:
+def encoded(message: Message | NodeMessage, group: bytes = b"demo.main") -> tuple[bytes, bytes]:
     header, payload = encode_message(message, group, record_of)
     return header, b"".join(payload)
 
 
-def decoded(header: bytes, payload: bytes) -> Message | Rest:
+def decoded(header: bytes, payload: bytes) -> Message | NodeMessage:
     _, kind, numbers = decode_header(header)
     return decode_message(kind, numbers, payload)
 
@@ -126,6 +128,28 @@ def test_rest_comes_back_as_it_was(sender: int, to: int, term: int, commit: int)
     rest = decoded(*encoded(Rest(sender=sender, to=to, term=term, commit=commit)))
     assert isinstance(rest, Rest)
     assert (rest.sender, rest.to, rest.term, rest.commit) == (sender, to, term, commit)
+
+
+@settings(deadline=None)
+@given(U64, U64)
+def test_introduction_comes_back_as_it_was(sender: int, to: int) -> None:
+    info = MemberInfo(sender, NodeName("log-1"), "tcp://127.0.0.1:7001", "tcp://127.0.0.1:5432")
+    introduction = Introduction(sender, to, info)
+    assert decoded(*encoded(introduction)) == introduction
+
+
+@pytest.mark.parametrize(
+    ("info", "sentence"),
+    [
+        (MemberInfo(2, NodeName("log-1"), "tcp://127.0.0.1:7001"), "introduces itself as 2"),
+        (MemberInfo(1, NodeName("log-1"), "nowhere"), "an introduction: "),
+    ],
+)
+def test_introduction_of_another_or_of_no_address_is_refused(
+    info: MemberInfo, sentence: str
+) -> None:
+    with pytest.raises(FrameError, match=sentence):
+        decoded(*encoded(Introduction(1, 3, info)))
 
 
 @settings(deadline=None)
