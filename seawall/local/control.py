@@ -27,7 +27,7 @@ from .bring_up import next_progress
 from .calls import Nodes
 from .cluster_file import ClusterError, ClusterFile, load, require_owner, save
 from .layout import Layout
-from .node_files import kind_of, names_of, run_dir
+from .node_files import kind_of, names_of
 from .plan import STOP_MS, Rank
 from .processes import Running, find_running, has_said, running_pid, take_lock
 from .scale import require_computes, require_supervisor
@@ -161,8 +161,6 @@ def order_fewer(layout: Layout, computes: int) -> None:
     supervisor.send(signal.SIGHUP)
     os.close(supervisor.pidfd)
     _wait_until(lambda: not _running(layout, leaving), f"the end of {', '.join(leaving)}")
-    for name in leaving:
-        shutil.rmtree(run_dir(layout, changed, name), ignore_errors=True)
 
 
 def wait_complete(layout: Layout) -> None:

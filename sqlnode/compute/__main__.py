@@ -39,6 +39,7 @@ from sqlnode.servers import ServerBinaries, ServerError
 from storage.client import StorageClient
 
 from .agent import Agent
+from .aside import put_aside
 from .configuration import (
     CA_FILE,
     CERTIFICATE_FILE,
@@ -48,7 +49,7 @@ from .configuration import (
     SERVER_KEY_FILE,
     password_file,
 )
-from .server import Context, put_aside
+from .server import Context
 from .settings import AgentSettings
 
 LOCK_FILE = "compute.lock"

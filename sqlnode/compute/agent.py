@@ -19,6 +19,7 @@ import structlog
 from fabric.rpc_errors import RpcError
 from log_service.compute_methods import COMPLAINT_CHARACTERS_MAX, ComputeReport, Orders
 
+from .aside import delete_aside, empty_aside
 from .checkpoints import Pacer
 from .machine import (
     Action,
@@ -43,7 +44,7 @@ from .machine import (
 )
 from .positions import SQL_FAILURES
 from .reports import Reporter, now_ms
-from .server import Context, Lessons, LifeError, Server, delete_aside
+from .server import Context, Lessons, LifeError, Server
 
 INSTANCE_BITS: Final = 63
 PLAIN_AFTER_FAILURES: Final = 3  # of starts with what ALTER SYSTEM has set
@@ -100,7 +101,7 @@ class Agent:
         if self._bug is not None:
             await self._end_after_bug()
             raise self._bug
-        await asyncio.to_thread(delete_aside, self._context.run_dir)
+        await asyncio.to_thread(empty_aside, self._context.run_dir)
 
     def stop(self) -> None:
         """End in order: what was acknowledged is in the log, whoever asked for more is told."""

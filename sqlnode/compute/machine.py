@@ -34,7 +34,7 @@ class MachineSettings:
 
     pause_ms_min: int = 200  # after the second failure in a row; after the first there is none
     pause_ms_max: int = 5_000
-    settled_ms: int = 10_000  # a life that was ready for so long has not failed
+    settled_ms: int = 3_000  # a life that was ready for so long has not failed
     patience_ms: int = 2_000  # a holder that cannot promote for so long says why
     promote_ms_max: int = 60_000
     shutdown_ms_max: int = 60_000  # the lease ends most of them sooner

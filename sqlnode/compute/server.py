@@ -12,8 +12,6 @@ Faults are answered in this process: a broker over the storage nodes' pages.
 
 import asyncio
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -57,6 +55,7 @@ from storage.cut import Cut
 from storage.storage_pages import StoragePages
 from storage.wal_records import CHECKPOINT_RECORD_BYTES, WalView
 
+from .aside import put_aside, spare_files
 from .auxiliary import Keeper, Saved, read_saved
 from .cache_keeper import CacheKeeper, bound_of
 from .configuration import compute_settings
@@ -70,7 +69,6 @@ START_DEADLINE_S: Final = 300.0  # a tail of gigabytes, or no storage node for a
 PROMOTE_DEADLINE_S: Final = 60.0
 SHUTDOWN_DEADLINE_S: Final = 60.0
 CHECKPOINT_BEFORE_SHUTDOWN_S: Final = 3.0
-OLD_PREFIX: Final = "old-"
 WAITS: Final = Waits(reply_ms=10 * 60_000)  # the agent goes on asking; so may a statement
 
 FAILURES: Final = (
@@ -404,31 +402,3 @@ def end_of_checkpoint(control: ControlFile) -> Lsn:
     """Return where the WAL ends of a server that has shut down: behind its last checkpoint."""
     view = WalView(control.checkpoint, b"", control.wal_segment_bytes)
     return Lsn(view.record_end(control.checkpoint, CHECKPOINT_RECORD_BYTES))
-
-
-def spare_files(run_dir: Path) -> list[Path]:
-    """Return files of earlier lives, all of whose processes are gone: they can be used again."""
-    return [
-        Path(entry.path)
-        for directory in (
-            *run_dir.glob(f"{OLD_PREFIX}*/base/*"),
-            *run_dir.glob(f"{OLD_PREFIX}*/global"),
-        )
-        for entry in os.scandir(directory)
-        if entry.is_file(follow_symlinks=False)
-    ]
-
-
-def put_aside(paths: ComputeDir, life: int) -> None:
-    """Make room for the next life; what was put aside is deleted later."""
-    aside = paths.root / f"{OLD_PREFIX}{life}-{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        paths.data.rename(aside)
-    for path in (paths.block_map, paths.block_map.with_suffix(".building"), paths.socket):
-        path.unlink(missing_ok=True)
-
-
-def delete_aside(run_dir: Path) -> None:
-    """Delete what lives have left; in a thread, for there may be many files."""
-    for path in run_dir.glob(f"{OLD_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
