@@ -25,7 +25,7 @@ from .datadir import ComputeDir, DirectoryLock, open_block_map
 from .faults import ANSWER, REQUEST, Answer, FaultQueue, Fetch, Kind, Request, Status
 from .page_source import DamagedPageError, PageRange, PageSource, SourceError
 from .page_writer import PageWriter
-from .pagefault.block_map import Dropped, LsnRange, Pages, Slot
+from .pagefault.block_map import FILE_BLOCKS_MAX, Dropped, LsnRange, Pages, Slot
 
 LINGER_S: Final = 0.000_2  # the gap between the faults of one process, measured: 30 to 150 us
 CLIENTS_MAX: Final = 8192  # more than a postgres with thousands of connections opens
@@ -110,20 +110,25 @@ class Broker:
         """
         before = self.counters.blocks
         for number in range(self.block_map.slots_used()):
-            await self._fill_file(number)
+            await self._fill_file(number, 0, FILE_BLOCKS_MAX)
         while self._tasks or self._queue.has_startable:
             self._idle.clear()
             await self._idle.wait()
         return self.counters.blocks - before
 
-    async def _fill_file(self, number: int) -> None:
+    async def warm(self, path: str, first: int, count: int) -> None:
+        """Ask for what is MISSING of some blocks, behind everything that is asked for."""
+        slot = self.block_map.find(path)
+        if slot is not None:
+            await self._fill_file(slot.number, first, first + count)
+
+    async def _fill_file(self, number: int, start: int, end: int) -> None:
         slot = self.block_map.slot(number)
-        start = 0
-        while slot is not None and slot.is_live:
+        while slot is not None and slot.is_live and start < end:
             run = self.block_map.next_missing(number, start, _FILL_REQUEST_BLOCKS)
-            if run is None:
+            if run is None or run[0] >= end:
                 return
-            first, count = run
+            first, count = run[0], min(run[1], end - run[0])
             request = Request(0, Kind.PREFETCH, number, slot.generation, first, count)
             self._queue.add(_FILL_CLIENT, [request])
             self.start_fetches()

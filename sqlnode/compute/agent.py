@@ -9,6 +9,7 @@ the agent: postgres follows it, and whoever starts agents starts another one.
 
 import asyncio
 import functools
+import itertools
 import os
 import secrets
 from collections.abc import Coroutine
@@ -50,6 +51,7 @@ INSTANCE_BITS: Final = 63
 PLAIN_AFTER_FAILURES: Final = 3  # of starts with what ALTER SYSTEM has set
 REFRESH_S: Final = 30.0  # how late a replica has what ALTER SYSTEM has set
 SAVE_S: Final = 1.0  # how late the log has it
+PREWARM_LOOKS: Final = 30  # so many of those between two lists of the blocks that were read
 SECONDS: Final = 1000
 
 log = structlog.get_logger()
@@ -242,8 +244,12 @@ class Agent:
         await self._refresh_once(server)
         if server.keeper is not None:
             await server.keeper.forget_statistics(epoch)
-        while self.machine.phase is Phase.PRIMARY:
+        for second in itertools.count():
+            if self.machine.phase is not Phase.PRIMARY:
+                return
             await server.save_settings(epoch)
+            if second % PREWARM_LOOKS == PREWARM_LOOKS - 1:
+                await server.save_prewarm(epoch)
             await asyncio.sleep(SAVE_S)
 
     async def _end(self, server: Server) -> None:

@@ -5,6 +5,7 @@
 - Cumulative statistics: PostgreSQL writes them when it shuts down in order, and throws them away
   after a crash. So do we: they are saved when a primary shuts down, brought back to the lives that
   begin before there is another primary, and then forgotten.
+- The blocks that a primary has read, as a hint for whoever begins with nothing: `prewarm.py`.
 
 Not kept: replication slots. Physical ones are of no use, because standbys read WAL from the log,
 which needs no slot. A logical slot decodes from a snapshot of the catalogs that only its own server
@@ -26,10 +27,12 @@ from log_service.record_bodies import NOTE_BYTES_MAX
 from sqlnode.control_file import ClusterState, parse_control_file, with_state
 
 from .configuration import AUTO_CONF, auto_conf, parse_auto_conf
+from .prewarm import Run, packed, unpacked
 
 STATISTICS: Final = Path("pg_stat/pgstat.stat")
 SETTINGS_NOTE: Final = AUTO_CONF
 STATISTICS_NOTE: Final = "pgstat.stat"
+PREWARM_NOTE: Final = "prewarm"
 STATISTICS_BYTES_MAX: Final = 64 * 1024 * 1024
 CALL_MS: Final = 2_000
 
@@ -42,6 +45,7 @@ class Saved:
 
     altered: Mapping[str, str] = field(default_factory=dict)  # by ALTER SYSTEM
     statistics: bytes | None = None
+    prewarm: tuple[Run, ...] = ()
 
     def put(self, data_dir: Path) -> None:
         """Write it into a directory that was just built."""
@@ -65,7 +69,18 @@ async def read_saved(client: LogClient, branch: BranchName) -> Saved:
     return Saved(
         altered=parse_auto_conf(notes.get(SETTINGS_NOTE, b"")),
         statistics=_unpacked(notes.get(STATISTICS_NOTE)),
+        prewarm=_runs(notes.get(PREWARM_NOTE)),
     )
+
+
+def _runs(note: bytes | None) -> tuple[Run, ...]:
+    if note is None:
+        return ()
+    try:
+        return tuple(unpacked(note))
+    except ValueError as error:
+        log.warning("the list of blocks to fetch is damaged", reason=str(error))
+        return ()
 
 
 def _unpacked(packed: bytes | None) -> bytes | None:
@@ -85,6 +100,7 @@ class Keeper:
         self._client, self._branch, self._data_dir = client, branch, data_dir
         self._seen: tuple[int, int, int] | None = None  # what the file was when it was looked at
         self._settings = b""
+        self._prewarm = b""
         self.look()
 
     def look(self) -> bytes | None:
@@ -118,6 +134,12 @@ class Keeper:
         content = self.look()
         if content is not None and not await self._save(SETTINGS_NOTE, epoch, content):
             self._seen, self._settings = None, b"?"  # look again
+
+    async def save_prewarm(self, epoch: Epoch, runs: list[Run]) -> None:
+        """Save which blocks were read, if they are others than last time."""
+        note = packed(runs)
+        if note != self._prewarm and await self._save(PREWARM_NOTE, epoch, note):
+            self._prewarm = note
 
     async def save_statistics(self, epoch: Epoch) -> None:
         """Save what a server wrote that has shut down."""

@@ -13,7 +13,7 @@ Faults are answered in this process: a broker over the storage nodes' pages.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,7 @@ from .configuration import compute_settings
 from .patient_pages import PatientPages
 from .pins import PinKeeper, pin
 from .positions import SQL_FAILURES, Connection, Positions, connect
+from .prewarm import Run, blocks_max, chosen, used_runs
 from .settings import AgentSettings
 
 DESCRIBE_MS: Final = 5_000
@@ -239,6 +240,13 @@ class Server:
         if self.keeper is not None:
             await self.keeper.save_settings(epoch)
 
+    async def save_prewarm(self, epoch: Epoch) -> None:
+        """Save which blocks were read in this life, for the next ones."""
+        if self.keeper is not None:
+            bound = bound_of(self._context.settings.cache_bytes_max, self._context.run_dir)
+            files = [runs async for runs in used_runs(self._broker.block_map)]
+            await self.keeper.save_prewarm(epoch, chosen(files, blocks_max(bound)))
+
     async def refresh_settings(self) -> None:
         """Take over what ALTER SYSTEM has set on the primary since this directory was built."""
         saved = await read_saved(self._context.log_client, self._context.settings.branch)
@@ -340,9 +348,8 @@ class Server:
         )
         self._spawn(self.positions.run())
         self._spawn(pins.run())
-        assert self._opening is not None, "the directory was built"
         cache = CacheKeeper(
-            self._opening.result(),
+            self._broker,
             self.pages,
             postgres,
             bytes_max=bound_of(settings.cache_bytes_max, context.run_dir),
@@ -350,6 +357,24 @@ class Server:
             hurry_cut=pins.hurry,
         )
         self._spawn(cache.run())
+        self._spawn(self._warm(saved.prewarm))
+
+    async def _warm(self, runs: Sequence[Run]) -> None:
+        """Fetch what the last primary has read, behind everything that is asked for."""
+        broker = self._broker
+        began_s, before = time.monotonic(), broker.counters.blocks
+        for path, first, count in runs:
+            await broker.warm(path, first, count)
+        if runs:
+            log.info(
+                "warmed", life=self.life, runs=len(runs), blocks=broker.counters.blocks - before,
+                took_ms=round((time.monotonic() - began_s) * 1000),
+            )  # fmt: skip
+
+    @property
+    def _broker(self) -> Broker:
+        assert self._opening is not None, "the directory was built"
+        return self._opening.result()
 
     def _stuck(self) -> None:
         """Replay waits, because the primary has raised settings: the next life has them, too."""

@@ -176,6 +176,20 @@ EXPORT uint32_t pagefault_next_missing(struct block_map *map, uint32_t number, u
 	return run;
 }
 
+/* The next run of blocks that were read, at or after `from`; 0 when there is none. */
+EXPORT uint32_t pagefault_next_used(struct block_map *map, uint32_t number, uint32_t from,
+                                    uint32_t count_max, uint32_t *first)
+{
+	uint32_t ready = map_ready(map, number), run = 0;
+	while (from < ready && !(map_state(map, number, from) & BLOCK_USED))
+		from++;
+	*first = from;
+	while (run < count_max && from + run < ready &&
+	       map_state(map, number, from + run) & BLOCK_USED)
+		run++;
+	return run;
+}
+
 EXPORT void pagefault_counters(struct block_map *map, uint64_t *values)
 {
 	const _Atomic uint64_t *counters = (const _Atomic uint64_t *)map->counters;

@@ -59,6 +59,10 @@ EXPORT uint32_t pagefault_release_all(struct block_map *map);
 EXPORT uint32_t pagefault_next_missing(struct block_map *map, uint32_t number, uint32_t from,
                                        uint32_t count_max, uint32_t *first);
 
+/* What is worth having. */
+EXPORT uint32_t pagefault_next_used(struct block_map *map, uint32_t number, uint32_t from,
+                                    uint32_t count_max, uint32_t *first);
+
 /* Making room. */
 EXPORT void pagefault_drop(struct block_map *map, struct drop_order *order);
 

@@ -11,7 +11,6 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 LIBRARY_PATH: Final = Path(__file__).with_name("libpagefault.so")
@@ -149,6 +148,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "release": (None, [_MAP, _U32, _U32, _U32, _U32]),
     "release_all": (_U32, [_MAP]),
     "next_missing": (_U32, [_MAP, _U32, _U32, _U32, ctypes.POINTER(_U32)]),
+    "next_used": (_U32, [_MAP, _U32, _U32, _U32, ctypes.POINTER(_U32)]),
     "drop": (None, [_MAP, ctypes.POINTER(_DropOrder)]),
     "next_changed": (_U32, [_MAP, _U32]),
     "take": (_U32, [_MAP, _U32, ctypes.POINTER(_U32)]),
@@ -313,12 +313,7 @@ class BlockMap:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # What the map was made for.
@@ -424,9 +419,15 @@ class BlockMap:
 
     def next_missing(self, number: int, start: int, count_max: int) -> tuple[int, int] | None:
         """The next run (first, count) of blocks that are MISSING and that nobody has claimed."""
-        count = _library.pagefault_next_missing(
-            self._map, number, start, count_max, self._scratch_pointer
-        )
+        return self._run("next_missing", number, start, count_max)
+
+    def next_used(self, number: int, start: int, count_max: int) -> tuple[int, int] | None:
+        """The next run of blocks that postgres read since somebody made room."""
+        return self._run("next_used", number, start, count_max)
+
+    def _run(self, name: str, number: int, start: int, most: int) -> tuple[int, int] | None:
+        ask = getattr(_library, f"pagefault_{name}")
+        count = ask(self._map, number, start, most, self._scratch_pointer)
         return (self._scratch.value, count) if count else None
 
     # Making room: see pagefault/drop.c, and sqlnode.broker, which is the one caller.
