@@ -84,6 +84,10 @@ FAILURES: Final = (
     SourceError,
 )
 
+WARM_AFTER_S: Final = 2.0  # whoever waited for this compute comes first
+WARM_BLOCKS: Final = 128
+WARM_PAUSE_S: Final = 0.02  # after so many: 50 MB/s, for it is a hint, and others have work to do
+
 log = structlog.get_logger()
 
 
@@ -362,9 +366,13 @@ class Server:
     async def _warm(self, runs: Sequence[Run]) -> None:
         """Fetch what the last primary has read, behind everything that is asked for."""
         broker = self._broker
+        await asyncio.sleep(WARM_AFTER_S)
         began_s, before = time.monotonic(), broker.counters.blocks
-        for path, first, count in runs:
-            await broker.warm(path, first, count)
+        for path, start, blocks in runs:
+            for first in range(start, start + blocks, WARM_BLOCKS):
+                count = min(WARM_BLOCKS, start + blocks - first)
+                await broker.warm(path, first, count)
+                await asyncio.sleep(WARM_PAUSE_S * count / WARM_BLOCKS)
         if runs:
             log.info(
                 "warmed", life=self.life, runs=len(runs), blocks=broker.counters.blocks - before,
