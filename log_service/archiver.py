@@ -74,8 +74,8 @@ class Archiver:
                 log.info("trimming is put off", group=self._group.name, reason=str(error))
             await asyncio.sleep(pause_ms / 1000)
 
-    async def _archive(self) -> bool:
-        """Archive what is due; return whether there was anything."""
+    async def _archive(self) -> None:
+        """Archive what is due."""
         branch = self._group.committed
         if self._state is None:
             history, start = branch.history, branch.start
@@ -97,7 +97,6 @@ class Archiver:
             await self._threads.run(lambda item=item: upload(self._store, item, self._read))  # type: ignore[misc]  # mypy does not infer a lambda with a default
             self._state = item.then
             self.complaint = ""
-        return bool(items)
 
     def _read(self, tli: Tli, lsn: Lsn, bytes_max: int) -> bytes:
         return b"".join(self._wal.read_blocking(tli, lsn, bytes_max))

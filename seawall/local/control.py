@@ -20,6 +20,7 @@ from fabric.ids import NodeName
 from fabric.rpc_errors import RpcError
 from fabric.tls import IdentityError
 from log_service.compute_methods import ComputeState
+from sqlnode.datadir import ComputeDir
 from sqlnode.privileges import choose_identity
 from sqlnode.processes import ends_within_blocking
 
@@ -27,7 +28,7 @@ from .bring_up import next_progress
 from .calls import Nodes
 from .cluster_file import ClusterError, ClusterFile, load, require_owner, save
 from .layout import Layout
-from .node_files import kind_of, names_of
+from .node_files import kind_of, names_of, run_dir
 from .plan import STOP_MS, Rank
 from .processes import Running, find_running, has_said, running_pid, take_lock
 from .scale import require_computes, require_supervisor
@@ -161,6 +162,10 @@ def order_fewer(layout: Layout, computes: int) -> None:
     supervisor.send(signal.SIGHUP)
     os.close(supervisor.pidfd)
     _wait_until(lambda: not _running(layout, leaving), f"the end of {', '.join(leaving)}")
+    for name in leaving:
+        left = ComputeDir(run_dir(layout, cluster, name))
+        if left.data.exists():  # it was killed; who ends in order leaves empty files
+            shutil.rmtree(left.root, ignore_errors=True)
 
 
 def wait_complete(layout: Layout) -> None:

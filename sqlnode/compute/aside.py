@@ -42,16 +42,15 @@ def empty_aside(run_dir: Path) -> None:
     """Delete what lives have left but the data files, which are emptied: nobody will need the
     space, and whoever starts here next has files; in a thread likewise.
     """
-    with contextlib.suppress(OSError):  # another one's turn will come
+    with contextlib.suppress(OSError):  # somebody deletes the directory: all the better
         for entry in _data_files(run_dir):
             os.truncate(entry.path, 0)
-    for directory in run_dir.glob(f"{OLD_PREFIX}*"):
-        for path in directory.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                if path.name not in _KEPT:
+        for directory in run_dir.glob(f"{OLD_PREFIX}*"):
+            for path in directory.iterdir():
+                if not path.is_dir() or path.is_symlink():
+                    path.unlink(missing_ok=True)
+                elif path.name not in _KEPT:
                     shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def _data_files(run_dir: Path) -> Iterator["os.DirEntry[str]"]:

@@ -9,18 +9,18 @@ more. Files with few blocks that were read come first: catalogs, roots of indexe
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 import msgspec
 
 from log_service.record_bodies import NOTE_BYTES_MAX
-from sqlnode.pagefault.block_map import BLOCK_BYTES, BlockMap
+from sqlnode.pagefault.block_map import BLOCK_BYTES, FILE_BLOCKS_MAX, BlockMap
 
 PREWARM_BYTES_MAX: Final = 128 * 1024 * 1024  # shared_buffers of a server that nobody has tuned
 CACHE_SHARE: Final = 4  # and of a bounded cache a quarter
-SLOTS_AT_ONCE: Final = 200
-RUN_BLOCKS_MAX: Final = 1 << 17
+SLOTS_AT_ONCE: Final = 20  # to look through a large one takes a third of a millisecond
+RUNS_AT_ONCE: Final = 1000
 UNPACKED_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
@@ -42,34 +42,41 @@ def blocks_max(cache_bytes_max: int) -> int:
     return min(PREWARM_BYTES_MAX, cache_bytes_max // CACHE_SHARE) // BLOCK_BYTES
 
 
-async def used_runs(block_map: BlockMap) -> AsyncIterator[list[Run]]:
-    """Yield, for each file, what was read of it; others get their turn in between."""
+async def used_runs(block_map: BlockMap, blocks_max: int) -> list[Run]:
+    """Return what was read and is worth fetching, up to so many blocks."""
+    files: list[tuple[int, str, int]] = []  # so small that there may be many
     for number in range(block_map.slots_used()):
         if number % SLOTS_AT_ONCE == SLOTS_AT_ONCE - 1:
             await asyncio.sleep(0)
         slot = block_map.slot(number)
         if slot is None or not slot.is_live:
             continue
-        runs: list[Run] = []
-        start = 0
-        while (run := block_map.next_used(number, start, RUN_BLOCKS_MAX)) is not None:
-            runs.append(Run(slot.path, *run))
-            start = sum(run)
-        if runs:
-            yield runs
-
-
-def chosen(files: Iterable[list[Run]], blocks_max: int) -> list[Run]:
-    """Return what is worth fetching, up to so many blocks."""
+        used = sum([count async for _, count in _used(block_map, number, blocks_max)])
+        if used:
+            files.append((used, slot.path, number))
     found: list[Run] = []
     left = blocks_max
-    for runs in sorted(files, key=lambda runs: (sum(run.blocks for run in runs), runs[0].path)):
-        for run in runs:
-            if left <= 0:
-                return found
-            found.append(run._replace(blocks=min(run.blocks, left)))
-            left -= run.blocks
+    for _, path, number in sorted(files):
+        async for first, count in _used(block_map, number, left):
+            found.append(Run(path, first, count))
+            left -= count
+        if left <= 0:
+            break
     return found
+
+
+async def _used(
+    block_map: BlockMap, number: int, blocks_max: int
+) -> AsyncIterator[tuple[int, int]]:
+    """Yield runs of blocks that were read; others get their turn in between."""
+    start = calls = 0
+    while blocks_max > 0 and (run := block_map.next_used(number, start, blocks_max)) is not None:
+        yield run
+        start = sum(run)
+        blocks_max -= run[1]
+        calls += 1
+        if calls % RUNS_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def packed(runs: list[Run]) -> bytes:
@@ -94,5 +101,5 @@ def unpacked(note: bytes) -> list[Run]:
         Run(path, first, count)
         for path, runs in by_path.items()
         for first, count in runs
-        if first >= 0 and 0 < count <= RUN_BLOCKS_MAX
+        if first >= 0 and 0 < count <= FILE_BLOCKS_MAX - first
     ]

@@ -62,7 +62,7 @@ from .configuration import compute_settings
 from .patient_pages import PatientPages
 from .pins import PinKeeper, pin
 from .positions import SQL_FAILURES, Connection, Positions, connect
-from .prewarm import Run, blocks_max, chosen, used_runs
+from .prewarm import Run, blocks_max, used_runs
 from .settings import AgentSettings
 
 DESCRIBE_MS: Final = 5_000
@@ -148,6 +148,7 @@ class Server:
         self._postgres: Postgres | None = None
         self._building: asyncio.Future[ControlFile] | None = None
         self._opening: asyncio.Future[Broker] | None = None
+        self._cache_bytes_max = 0  # known once there is a server
         self._tasks: list[asyncio.Task[None]] = []
         self._segments: set[str] = set()
         self._sql: Connection | None = None
@@ -247,9 +248,8 @@ class Server:
     async def save_prewarm(self, epoch: Epoch) -> None:
         """Save which blocks were read in this life, for the next ones."""
         if self.keeper is not None:
-            bound = bound_of(self._context.settings.cache_bytes_max, self._context.run_dir)
-            files = [runs async for runs in used_runs(self._broker.block_map)]
-            await self.keeper.save_prewarm(epoch, chosen(files, blocks_max(bound)))
+            most = blocks_max(self._cache_bytes_max)
+            await self.keeper.save_prewarm(epoch, await used_runs(self._broker.block_map, most))
 
     async def refresh_settings(self) -> None:
         """Take over what ALTER SYSTEM has set on the primary since this directory was built."""
@@ -352,16 +352,18 @@ class Server:
         )
         self._spawn(self.positions.run())
         self._spawn(pins.run())
+        self._cache_bytes_max = bound_of(settings.cache_bytes_max, context.run_dir)
         cache = CacheKeeper(
             self._broker,
             self.pages,
             postgres,
-            bytes_max=bound_of(settings.cache_bytes_max, context.run_dir),
+            bytes_max=self._cache_bytes_max,
             reached=lambda: self.reached,
             hurry_cut=pins.hurry,
         )
         self._spawn(cache.run())
-        self._spawn(self._warm(saved.prewarm))
+        if saved.prewarm:
+            self._spawn(self._warm(saved.prewarm))
 
     async def _warm(self, runs: Sequence[Run]) -> None:
         """Fetch what the last primary has read, behind everything that is asked for."""
@@ -373,11 +375,10 @@ class Server:
                 count = min(WARM_BLOCKS, start + blocks - first)
                 await broker.warm(path, first, count)
                 await asyncio.sleep(WARM_PAUSE_S * count / WARM_BLOCKS)
-        if runs:
-            log.info(
-                "warmed", life=self.life, runs=len(runs), blocks=broker.counters.blocks - before,
-                took_ms=round((time.monotonic() - began_s) * 1000),
-            )  # fmt: skip
+        log.info(
+            "warmed", life=self.life, runs=len(runs), blocks=broker.counters.blocks - before,
+            took_ms=round((time.monotonic() - began_s) * 1000),
+        )  # fmt: skip
 
     @property
     def _broker(self) -> Broker:

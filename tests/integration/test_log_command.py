@@ -7,13 +7,12 @@ do to a log, see test_log_node.py; rows for odd answers, see tests/unit/seawall/
 import functools
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.command import run_seawall
 from fixtures.waiting import eventually
-from integration.log_node_world import START, Nodes, holder, nodes_world
+from integration.log_node_world import FOURTH, START, THREE, Nodes, holder
 
 from fabric.ids import BranchName
 from log_service.disk_settings import DiskSettings
@@ -21,28 +20,9 @@ from log_service.group_log import GroupLog
 from log_service.log_state import LogStart
 from log_service.record import Kind, make_record
 
-THREE = ("log-1", "log-2", "log-3")
-FOURTH = "log-4"
 NOBODY = "127.0.0.1:1"
 
 seawall = functools.partial(run_seawall, "log")
-
-
-@pytest.fixture(scope="module")
-def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with nodes_world(tmp_path_factory.mktemp("nodes"), (*THREE, FOURTH)) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(shared_nodes: Nodes) -> Nodes:
-    shared_nodes.start_all()
-    return shared_nodes
-
-
-@pytest.fixture
-def branch(nodes: Nodes) -> BranchName:
-    return nodes.new_branch(*THREE)
 
 
 def rpc(nodes: Nodes, name: str) -> str:

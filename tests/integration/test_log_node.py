@@ -7,7 +7,6 @@ In scope: what an answer promises, whoever leads and whatever was restarted. Out
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from fixtures.waiting import eventually
 from integration.log_node_world import (
     GENESIS,
     START,
+    THREE,
     Nodes,
     holder,
     leader_name,
@@ -34,27 +34,8 @@ from log_service.methods import (
 )
 from log_service.record_bodies import Genesis
 
-THREE = ("log-1", "log-2", "log-3")
-FOURTH = "log-4"
 SHORT_MS = 500
 LONG_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with nodes_world(tmp_path_factory.mktemp("nodes"), (*THREE, FOURTH)) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(shared_nodes: Nodes) -> Nodes:
-    shared_nodes.start_all()
-    return shared_nodes
-
-
-@pytest.fixture
-def branch(nodes: Nodes) -> BranchName:
-    return nodes.new_branch(*THREE)
 
 
 # --- Branches -------------------------------------------------------------------------------------

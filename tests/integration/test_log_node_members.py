@@ -4,15 +4,14 @@ In scope: what an answer promises, whoever leads and whatever was away meanwhile
 else that a client asks (test_log_node.py), the command (test_log_command.py).
 """
 
-from collections.abc import Iterator
-
 import pytest
 from integration.log_node_world import (
+    FOURTH,
+    THREE,
     Nodes,
     holder,
     leader_name,
     member_on,
-    nodes_world,
     until,
 )
 
@@ -26,26 +25,6 @@ from log_service.methods import (
     FoundGroup,
 )
 from log_service.record_bodies import MemberInfo
-
-THREE = ("log-1", "log-2", "log-3")
-FOURTH = "log-4"
-
-
-@pytest.fixture(scope="module")
-def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with nodes_world(tmp_path_factory.mktemp("nodes"), (*THREE, FOURTH)) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(shared_nodes: Nodes) -> Nodes:
-    shared_nodes.start_all()
-    return shared_nodes
-
-
-@pytest.fixture
-def branch(nodes: Nodes) -> BranchName:
-    return nodes.new_branch(*THREE)
 
 
 def test_new_member_has_everything_and_votes(nodes: Nodes, branch: BranchName) -> None:

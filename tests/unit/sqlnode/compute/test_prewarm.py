@@ -3,26 +3,51 @@
 import asyncio
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from log_service.record_bodies import NOTE_BYTES_MAX
-from sqlnode.compute.prewarm import Run, blocks_max, chosen, packed, unpacked, used_runs
+from sqlnode.compute.prewarm import Run, blocks_max, packed, unpacked, used_runs
 from sqlnode.pagefault.block_map import BlockMap, MapOptions, create_block_map
 
 
+class Reads:
+    """A map's answers, for files of which some blocks were read."""
+
+    def __init__(self, files: dict[str, list[tuple[int, int]]]) -> None:
+        self._files = list(files.items())
+
+    def slots_used(self) -> int:
+        """How many files there are."""
+        return len(self._files)
+
+    def slot(self, number: int) -> SimpleNamespace:
+        """One of them."""
+        return SimpleNamespace(path=self._files[number][0], is_live=True)
+
+    def next_used(self, number: int, start: int, count_max: int) -> tuple[int, int] | None:
+        """The next run, as the map gives it."""
+        for first, count in self._files[number][1]:
+            if first + count > start:
+                return max(first, start), min(count - max(0, start - first), count_max)
+        return None
+
+
 def test_files_of_which_little_was_read_come_first() -> None:
-    table = [Run("base/5/20", 0, 50), Run("base/5/20", 70, 50)]
-    catalog = [Run("base/5/1259", 0, 3)]
-    index = [Run("base/5/21", 0, 1), Run("base/5/21", 7, 1)]
-    assert chosen([table, catalog, index], 1_000) == [*index, *catalog, *table]
-    assert chosen([table, catalog, index], 60) == [
-        *index,
-        *catalog,
-        table[0],
-        Run("base/5/20", 70, 5),
-    ]
-    assert chosen([table], 0) == []
+    table = [(0, 50), (70, 50)]
+    reads = Reads({"base/5/20": table, "base/5/1259": [(0, 3)], "base/5/21": [(0, 1), (7, 1)]})
+    small = [Run("base/5/21", 0, 1), Run("base/5/21", 7, 1), Run("base/5/1259", 0, 3)]
+    rest = [Run("base/5/20", 0, 50), Run("base/5/20", 70, 50)]
+
+    def found(blocks_max: int) -> list[Run]:
+        return asyncio.run(used_runs(cast("BlockMap", reads), blocks_max))
+
+    assert found(1_000) == [*small, *rest]
+    assert found(60) == [*small, rest[0], Run("base/5/20", 70, 5)]
+    assert found(4) == [*small[:2], Run("base/5/1259", 0, 2)]
+    assert found(0) == []
 
 
 def test_list_comes_back_as_it_was() -> None:
@@ -47,7 +72,8 @@ def test_damaged_list_is_refused(note: bytes) -> None:
 
 
 def test_runs_that_no_file_can_have_are_left_out() -> None:
-    runs = [Run("base/5/1", -1, 1), Run("base/5/1", 0, 0), Run("base/5/1", 0, 1 << 30)]
+    wrong = [(-1, 1), (0, 0), (0, 1 << 30), (131_072, 1), (1 << 40, 1)]
+    runs = [Run("base/5/1", *run) for run in wrong]
     assert unpacked(packed(runs)) == []
 
 
@@ -63,8 +89,4 @@ def test_map_without_reads_gives_no_list(tmp_path: Path) -> None:
     )
     with BlockMap(path) as block_map:
         block_map.add_file("base/5/1", missing_blocks=100)
-
-        async def runs() -> list[list[Run]]:
-            return [found async for found in used_runs(block_map)]
-
-        assert asyncio.run(runs()) == []
+        assert asyncio.run(used_runs(block_map, 1_000)) == []
