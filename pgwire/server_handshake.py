@@ -4,6 +4,7 @@
     data = handshake.start()                   send it
     data = handshake.receive(kind, body)       of each frame of the client; send it unless empty
     until handshake.is_done                    the client sends commands next
+    or handshake.is_proven, if it waits        and data = handshake.let_in(...) whenever it may come
     or handshake.refusal                       close after sending; the log wants the reason
 
 The caller reads the start-up packet and decides what this user has to show: nothing (`Trust`: a
@@ -74,6 +75,7 @@ class _Step(Enum):
     NOTHING_YET = auto()
     SCRAM_FIRST = auto()
     SCRAM_FINAL = auto()
+    NOTHING_BUT_WAIT = auto()
     COMMAND = auto()
     NOTHING_MORE = auto()
 
@@ -89,13 +91,18 @@ class ServerHandshake:
         random_bytes: RandomBytes,
         parameters: Iterable[tuple[str, str]] = (),
         backend_key: BackendKeyData | None = None,
+        waits: bool = False,
     ) -> None:
-        """`parameters` are told to the client; `backend_key` has 4 bytes below protocol 3.2."""
+        """`parameters` are told to the client; `backend_key` has 4 bytes below protocol 3.2.
+
+        `waits`: a client that has proven itself is let in by `let_in`, which may be later.
+        """
         self.startup = startup
         self._decision = decision
         self._random_bytes = random_bytes
         self._parameters = tuple(parameters)
         self._backend_key = backend_key
+        self._waits = waits
         self._scram: ScramServer | None = None
         self._step = _Step.NOTHING_YET
         self._refusal = ""
@@ -106,6 +113,11 @@ class ServerHandshake:
         return self._step is _Step.COMMAND
 
     @property
+    def is_proven(self) -> bool:
+        """Whether the client has shown who it is."""
+        return self._step in {_Step.NOTHING_BUT_WAIT, _Step.COMMAND}
+
+    @property
     def refusal(self) -> str:
         """Why the client is not let in, more plainly than the client is told; "" if it may be."""
         return self._refusal
@@ -113,7 +125,7 @@ class ServerHandshake:
     @property
     def keys(self) -> ScramKeys | None:
         """With which to log in elsewhere as this user; None if it is in without a password."""
-        assert self.is_done, "only a client that is in has shown its keys"
+        assert self.is_proven, "only a client that has proven itself has shown its keys"
         return None if self._scram is None else self._scram.keys
 
     def start(self) -> bytes:
@@ -135,6 +147,9 @@ class ServerHandshake:
 
     def receive(self, kind: int, body: Buffer) -> bytes:
         """Take a frame of the client and return what to send."""
+        if self._step is _Step.NOTHING_BUT_WAIT:
+            reason = "a client sent something before it was let in"
+            return self._refuse(reason, ProtocolError.sqlstate, reason)
         try:
             return self._continue_scram(decode_frontend(kind, body))
         except ProtocolError as error:
@@ -169,7 +184,19 @@ class ServerHandshake:
         minor = min(self.startup.minor, MINOR_MAX)
         return encode(NegotiateProtocolVersion(MAJOR, minor, unknown))
 
+    def let_in(
+        self, parameters: Iterable[tuple[str, str]], backend_key: BackendKeyData | None
+    ) -> bytes:
+        """Let a client in that has waited for it."""
+        assert self._step is _Step.NOTHING_BUT_WAIT, "only who waits can be let in"
+        self._waits = False
+        self._parameters, self._backend_key = tuple(parameters), backend_key
+        return self._let_in()
+
     def _let_in(self) -> bytes:
+        if self._waits:
+            self._step = _Step.NOTHING_BUT_WAIT
+            return b""
         self._step = _Step.COMMAND
         messages: list[BackendMessage] = [AuthenticationOk()]
         messages += [ParameterStatus(*pair) for pair in self._parameters]

@@ -212,3 +212,37 @@ def test_no_repr_of_a_decision_shows_a_key() -> None:
     shown = repr(Scram(VERIFIER))
     for value in dataclasses.astuple(VERIFIER)[2:]:
         assert repr(value) not in shown
+
+
+def test_a_client_that_has_proven_itself_waits_until_it_is_let_in() -> None:
+    gate = ServerHandshake(ADA, Scram(VERIFIER), random_bytes=bytes, waits=True)
+    visitor = client()
+    to_client, to_gate = FrameReader(BACKEND_LIMITS), FrameReader(FRONTEND_LIMITS)
+    visitor.start()
+    to_client.feed(gate.start())
+    for _ in range(2):
+        for kind, body in to_client:
+            if answer := visitor.receive(kind, body):
+                to_gate.feed(answer)
+        for kind, body in to_gate:
+            to_client.feed(gate.receive(kind, body))
+    for kind, body in to_client:
+        visitor.receive(kind, body)
+    assert gate.is_proven
+    assert not gate.is_done
+    assert gate.keys is not None, "with which a server is asked, before the client is let in"
+    assert not visitor.is_done
+    to_client.feed(gate.let_in(PARAMETERS, KEY))
+    for kind, body in to_client:
+        visitor.receive(kind, body)
+    assert gate.is_done
+    assert visitor.is_done
+    assert dict(visitor.server_parameters) == dict(PARAMETERS)
+
+
+def test_a_client_that_does_not_wait_is_refused() -> None:
+    gate = ServerHandshake(ADA, Trust(), random_bytes=bytes, waits=True)
+    assert gate.start() == b""
+    assert gate.is_proven
+    gate.receive(ord("Q"), b"select 1\0")
+    assert "before it was let in" in gate.refusal
