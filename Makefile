@@ -11,7 +11,7 @@ UP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
-	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic pg-suites \
+	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway pg-suites \
 	check clean
 
 help: ## List the targets
@@ -88,6 +88,9 @@ bench-failover: environment ## Measure what clients see when parts of a cluster 
 
 bench-elastic: environment ## Measure new replicas, their lag, and what a cluster costs
 	.venv/bin/python -P -m bench.failover $(BENCH_ARGS) --only replicas lag up idle throughput
+
+bench-gateway: environment ## Measure the gateway beside direct connections and pgbouncer
+	.venv/bin/python -P -m bench.gateway $(BENCH_ARGS)
 
 pg-suites: environment ## PostgreSQL's own suites against a cluster, before and after a failover; storage against stock
 	.venv/bin/python -P -m bench.pg_suites $(BENCH_ARGS)

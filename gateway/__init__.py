@@ -1,0 +1,1 @@
+"""The gateway: one address for clients, whoever is the primary."""
