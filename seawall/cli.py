@@ -68,6 +68,12 @@ def up(
         Path | None, typer.Option(metavar="DIR", help="Directory of a PostgreSQL's programs.")
     ] = None,
     computes: Annotated[int | None, typer.Option(help="How many; default 1, with --ha 2.")] = None,
+    gateway_port: Annotated[
+        int | None, typer.Option(help="Of the gateway; default: 6432 or another free one.")
+    ] = None,
+    no_gateway: Annotated[
+        bool, typer.Option("--no-gateway", help="Only the direct addresses.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when it is up; it runs on.")
     ] = False,
@@ -75,7 +81,10 @@ def up(
     """Start a cluster, or take over one that runs without a supervisor."""
     from .local.up import Wishes  # noqa: PLC0415  # other commands need none of this
 
-    wishes = Wishes(ha=ha, port=port, pg_version=pg_version, pg_bin=pg_bin, computes=computes)
+    wishes = Wishes(
+        ha=ha, port=port, pg_version=pg_version, pg_bin=pg_bin, computes=computes,
+        gateway=not no_gateway, gateway_port=gateway_port,
+    )  # fmt: skip
     _leave(commands.up(_layout(directory), wishes, is_detached=detach))
 
 

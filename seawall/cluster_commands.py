@@ -105,13 +105,17 @@ def summary(layout: Layout, cluster: ClusterFile, seconds: float) -> str:
     nodes = (
         f"{_count(len(cluster.compute_names()), 'compute')}, "
         f"{_count(len(cluster.log), 'log node')}, {_count(len(cluster.storage), 'storage node')}"
+        + (", 1 gateway" if cluster.gateways_wanted else "")
     )
+    urls = urls_of(layout, cluster)
+    gateway = [] if urls.gateway is None else [f"  gateway:   {urls.gateway}"]
     return "\n".join(
         [
             f"cluster {cluster.cluster} is up after {seconds:.1f} s: PostgreSQL "
             f"{cluster.pg_major}, {nodes}",
             f"  connect:   seawall psql{_dir_option(layout)}",
-            f"  or with:   {urls_of(layout, cluster).primary}",
+            f"  or with:   {urls.primary}",
+            *gateway,
             f"  password:  in {layout.postgres_password}",
         ]
     )

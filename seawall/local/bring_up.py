@@ -14,6 +14,8 @@ from fabric.addresses import UnixAddress, parse_address
 from fabric.ids import NodeName, Role
 from fabric.lsn import Lsn
 from fabric.rpc_errors import RpcError
+from gateway.settings import GATEWAY_ROLE
+from gateway.users import role_sql
 from log_service.client import LogClient, NodeAddress
 from log_service.compute_methods import ComputeInfo, Computes, ComputeState
 from log_service.record_bodies import Genesis
@@ -23,15 +25,15 @@ from storage.node_methods import ADOPT_BRANCH, FOUND_CLUSTER, AdoptBranch, Found
 from .calls import Nodes
 from .cluster_file import ClusterError, ClusterFile
 from .layout import Layout
-from .node_files import SUPERUSER, postgres_password, storage_addresses
+from .node_files import SUPERUSER, password_in, postgres_password, storage_addresses
 from .ports import HOST
+from .socket_sql import SqlError, execute
 
 FOUND_MS: Final = 60_000  # initdb, when there is no template yet
 CREATE_MS: Final = 30_000
 LOOK_S: Final = 0.03
 ASK_MS: Final = 1_000
-SQL_TIMEOUT_S: Final = 10.0
-SOCKET_PREFIX: Final = ".s.PGSQL."
+DATABASE: Final = "postgres"
 
 
 async def found(nodes: Nodes, cluster: ClusterFile) -> None:
@@ -120,21 +122,27 @@ async def next_progress(log: LogClient, cluster: ClusterFile) -> Progress | None
 
 async def set_password(layout: Layout, primary: ComputeInfo) -> None:
     """Give role postgres its password: as a verifier, so that no log ever has the password."""
-    import asyncpg  # noqa: PLC0415  # 0.1 s that only the first start needs
+    verifier = ScramVerifier.make(postgres_password(layout), os.urandom)
+    await _execute(
+        primary,
+        f"alter role {SUPERUSER} password '{verifier.format()}'",
+        f"the password of {SUPERUSER} could not be set",
+    )
 
+
+async def make_gateway_role(layout: Layout, primary: ComputeInfo) -> None:
+    """Have the role with which gateways read users and positions; a new verifier each time."""
+    verifier = ScramVerifier.make(password_in(layout.gateway_password), os.urandom)
+    await _execute(
+        primary, role_sql(verifier), f"the role {GATEWAY_ROLE} of gateways could not be made"
+    )
+
+
+async def _execute(primary: ComputeInfo, sql: str, complaint: str) -> None:
     socket = parse_address(primary.address)
     if not isinstance(socket, UnixAddress):
         raise ClusterError(f"the primary is at {socket}, and not on this machine")
-    directory, _, name = str(socket.path).rpartition("/")
-    verifier = ScramVerifier.make(postgres_password(layout), os.urandom)
     try:
-        connection = await asyncpg.connect(
-            host=directory, port=int(name.removeprefix(SOCKET_PREFIX)), user=SUPERUSER,
-            database="postgres", timeout=SQL_TIMEOUT_S,
-        )  # fmt: skip
-        try:
-            await connection.execute(f"alter role {SUPERUSER} password '{verifier.format()}'")
-        finally:
-            await connection.close(timeout=SQL_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        raise ClusterError(f"the password of {SUPERUSER} could not be set: {error}") from error
+        await execute(socket.path, sql, user=SUPERUSER, database=DATABASE)
+    except SqlError as error:
+        raise ClusterError(f"{complaint}: {error}") from error

@@ -19,10 +19,12 @@ from .layout import CLUSTER_FILE, Layout
 
 FORMAT: Final = 1
 COMPUTES_MAX: Final = 8
+GATEWAYS_MAX: Final = 1
 FILE_BYTES_MAX: Final = 1024 * 1024
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Computes = Annotated[int, msgspec.Meta(ge=1, le=COMPUTES_MAX)]
+_Gateways = Annotated[int, msgspec.Meta(ge=0, le=GATEWAYS_MAX)]
 
 
 class ClusterError(Exception):
@@ -49,6 +51,9 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     computes: dict[str, _Port]
     """Every compute that there ever was, so that a port stays with its name."""
     computes_wanted: _Computes
+    gateways: dict[str, _Port] = {}
+    """Every gateway that there ever was; none in what an older version has written."""
+    gateways_wanted: _Gateways = 0
     run_root: str | None = None
     """Where run directories are, if not with the nodes."""
     is_founded: bool = False
@@ -57,6 +62,10 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     def compute_names(self) -> tuple[str, ...]:
         """Return the computes that are wanted, the first ones of all."""
         return tuple(self.computes)[: self.computes_wanted]
+
+    def gateway_names(self) -> tuple[str, ...]:
+        """Return the gateways that are wanted, the first ones of all."""
+        return tuple(self.gateways)[: self.gateways_wanted]
 
 
 def require_owner(layout: Layout) -> None:

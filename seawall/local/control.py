@@ -28,12 +28,12 @@ from .bring_up import next_progress
 from .calls import Nodes
 from .cluster_file import ClusterError, ClusterFile, load, require_owner, save
 from .layout import Layout
-from .node_files import kind_of, names_of, run_dir
+from .node_files import all_names, kind_of, names_of, run_dir
 from .plan import STOP_MS, Rank
 from .processes import Running, find_running, has_said, running_pid, take_lock
 from .scale import require_computes, require_supervisor
 
-DOWN_S: Final = 120.0  # four ranks of STOP_MS, and some time
+DOWN_S: Final = 120.0  # five ranks of STOP_MS, and some time
 READY_S: Final = 60.0
 LOOK_S: Final = 0.05
 SWITCH_MS: Final = 20_000
@@ -62,11 +62,6 @@ def down(layout: Layout) -> None:
         os.close(lock)
 
 
-def all_names(cluster: ClusterFile) -> tuple[str, ...]:
-    """Return every node that there may be, also computes that are not wanted any more."""
-    return (*cluster.log, *cluster.storage, *cluster.computes)
-
-
 def _stop(running: Running, what: str) -> None:
     running.send(signal.SIGTERM)
     if not ends_within_blocking(running.pidfd, DOWN_S):
@@ -79,6 +74,7 @@ def _stop_nodes(layout: Layout, cluster: ClusterFile) -> None:
     primary = asyncio.run(_holder(layout, cluster))
     computes = list(cluster.computes)
     groups = {
+        Rank.GATEWAY: list(cluster.gateways),
         Rank.REPLICA: [name for name in computes if name != primary],
         Rank.PRIMARY: [name for name in computes if name == primary],
         Rank.STORAGE: list(cluster.storage),

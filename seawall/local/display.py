@@ -15,6 +15,7 @@ STEPS: Final = {
     "database": "making the database",
     "primary": "waiting for a primary",
     "replicas": "waiting for replicas",
+    "gateway": "waiting for the gateway",
 }
 
 

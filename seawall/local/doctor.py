@@ -42,6 +42,7 @@ def findings(snapshot: Snapshot, cluster: ClusterFile, machine: Machine) -> list
         *(one.agent_pid for one in snapshot.computes),
         *(one.pid for one in snapshot.log),
         *(one.pid for one in snapshot.storage),
+        *(one.pid for one in snapshot.gateways),
     ]
     if not any(pids):
         return [Finding("the cluster is down", "start it with `seawall up`")]
@@ -86,6 +87,7 @@ def _of_processes(snapshot: Snapshot, machine: Machine) -> Iterator[Finding]:
         *((one.name, one.state, one.complaint) for one in snapshot.computes),
         *((one.name, one.role, one.complaint) for one in snapshot.log),
         *((one.name, one.state, one.complaint) for one in snapshot.storage),
+        *((one.name, one.state, one.complaint) for one in snapshot.gateways),
     ]
     for name, state, complaint in states:
         if state == NOT_RUNNING:

@@ -83,6 +83,16 @@ class Layout:
         return self.secrets / "standby_password"
 
     @property
+    def gateway_password(self) -> Path:
+        """What a gateway shows to a compute to read users and positions."""
+        return self.secrets / "gateway_password"
+
+    @property
+    def gateway_admin_password(self) -> Path:
+        """The password of user seawall_admin, who may read what a gateway says of itself."""
+        return self.secrets / "gateway_admin_password"
+
+    @property
     def pgpass(self) -> Path:
         """The password of role postgres for libpq and asyncpg."""
         return self.secrets / "pgpass"

@@ -56,12 +56,12 @@ def disk_needed_bytes(*, log: int, storage: int, computes: int) -> int:
     )
 
 
-def memory_needed_bytes(*, log: int, storage: int, computes: int) -> int:
+def memory_needed_bytes(*, log: int, storage: int, computes: int, gateways: int) -> int:
     """Return how much memory must be free."""
-    return MEMORY_BASE_BYTES + (log + storage + computes) * MEMORY_NODE_BYTES
+    return MEMORY_BASE_BYTES + (log + storage + computes + gateways) * MEMORY_NODE_BYTES
 
 
-def require_room(top: Path, *, log: int, storage: int, computes: int) -> None:
+def require_room(top: Path, *, log: int, storage: int, computes: int, gateways: int = 0) -> None:
     """Refuse a machine with too little disk or memory."""
     existing = next(path for path in (top, *top.parents) if path.exists())
     needed = disk_needed_bytes(log=log, storage=storage, computes=computes)
@@ -71,7 +71,7 @@ def require_room(top: Path, *, log: int, storage: int, computes: int) -> None:
             f"the disk of {top} has {free // MIB} MiB free and the cluster needs "
             f"{needed // MIB}: free some space, or name another directory with --dir"
         )
-    needed = memory_needed_bytes(log=log, storage=storage, computes=computes)
+    needed = memory_needed_bytes(log=log, storage=storage, computes=computes, gateways=gateways)
     available = available_memory_bytes(Path("/proc/meminfo").read_text(encoding="ascii"))
     if available is not None and available < needed:
         raise ClusterError(

@@ -28,6 +28,8 @@ LOG_KEEP_BYTES: Final = 64 * 1024 * 1024
 SHARED_BUFFERS: Final = "128MB"
 ENGINE_SHARED_BUFFERS: Final = "64MB"
 SUPERUSER: Final = "postgres"
+GATEWAY_ADMIN: Final = "seawall_admin"
+GATEWAY_DATABASE: Final = "seawall"  # what a gateway says of itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +44,38 @@ class Kind:
 LOG: Final = Kind(Role.LOG, "log_service", "log node ready")
 STORAGE: Final = Kind(Role.STORAGE, "storage", "storage node ready")
 COMPUTE: Final = Kind(Role.COMPUTE, "sqlnode.compute", "compute agent ready")
+GATEWAY: Final = Kind(Role.GATEWAY, "gateway", "gateway ready")
+_KINDS: Final = {"log": LOG, "storage": STORAGE, "compute": COMPUTE, "gateway": GATEWAY}
 
 
 def kind_of(name: str) -> Kind:
     """Return the kind of a node by its name."""
-    return {"log": LOG, "storage": STORAGE, "compute": COMPUTE}[name.partition("-")[0]]
+    return _KINDS[name.partition("-")[0]]
 
 
 def names_of(cluster: ClusterFile) -> tuple[str, ...]:
     """Return all nodes that a cluster wants: those first that others need."""
-    return (*cluster.log, *cluster.storage, *cluster.compute_names())
+    return (
+        *cluster.log,
+        *cluster.storage,
+        *cluster.compute_names(),
+        *cluster.gateway_names(),
+    )
+
+
+def all_names(cluster: ClusterFile) -> tuple[str, ...]:
+    """Return every node that there may be, also those that are not wanted any more."""
+    return (*cluster.log, *cluster.storage, *cluster.computes, *cluster.gateways)
 
 
 def ports_of(cluster: ClusterFile, name: str) -> tuple[int, ...]:
     """Return where a node listens."""
     if name in cluster.log:
         return (cluster.log[name].rpc, cluster.log[name].pg)
-    return (cluster.storage[name] if name in cluster.storage else cluster.computes[name],)
+    for ports in (cluster.storage, cluster.computes, cluster.gateways):
+        if name in ports:
+            return (ports[name],)
+    raise KeyError(name)
 
 
 def listening(cluster: ClusterFile, names: Iterator[str]) -> Iterator[tuple[str, int]]:
@@ -92,6 +109,8 @@ def settings_of(layout: Layout, cluster: ClusterFile, name: str) -> dict[str, ob
         return common | _log_settings(layout, cluster, name)
     if name in cluster.storage:
         return common | _storage_settings(layout, cluster, name)
+    if name in cluster.gateways:
+        return common | _gateway_settings(layout, cluster, name)
     return common | _compute_settings(layout, cluster, name)
 
 
@@ -134,6 +153,17 @@ def _compute_settings(layout: Layout, cluster: ClusterFile, name: str) -> dict[s
     }
 
 
+def _gateway_settings(layout: Layout, cluster: ClusterFile, name: str) -> dict[str, object]:
+    return {
+        "branch": cluster.branch,
+        "listen": f"tcp://{HOST}:{cluster.gateways[name]}",
+        "run_dir": str(run_dir(layout, cluster, name)),
+        "log_nodes": log_addresses(cluster),
+        "role_password_file": str(layout.gateway_password),
+        "admin_password_file": str(layout.gateway_admin_password),
+    }
+
+
 def log_addresses(cluster: ClusterFile) -> list[str]:
     """Return where the log nodes take calls."""
     return [f"tcp://{HOST}:{ports.rpc}" for ports in cluster.log.values()]
@@ -154,10 +184,16 @@ def toml_text(values: Mapping[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pgpass_text(cluster: ClusterFile, password: str) -> str:
-    """Return a password file of libpq: a line for each compute."""
-    ports = [str(port) for port in cluster.computes.values()]
-    return "".join(f"{HOST}:{port}:*:{SUPERUSER}:{password}\n" for port in ports)
+def pgpass_text(cluster: ClusterFile, password: str, *, admin_password: str | None = None) -> str:
+    """Return a password file of libpq: lines for each compute and each gateway."""
+    ports = [*cluster.computes.values(), *cluster.gateways.values()]
+    lines = [f"{HOST}:{port}:*:{SUPERUSER}:{password}\n" for port in ports]
+    if admin_password is not None:
+        lines += [
+            f"{HOST}:{port}:{GATEWAY_DATABASE}:{GATEWAY_ADMIN}:{admin_password}\n"
+            for port in cluster.gateways.values()
+        ]
+    return "".join(lines)
 
 
 # --- On the disk ----------------------------------------------------------------------------------
@@ -196,7 +232,7 @@ def prepare_node(layout: Layout, cluster: ClusterFile, name: str, *, identity: I
         replace_file(node.config, text.encode(), mode=0o600)
         identity.give(node.config)
     identity.make_directory(run_dir(layout, cluster, name))
-    if kind is COMPUTE:
+    if kind in {COMPUTE, GATEWAY}:
         return
     identity.make_directory(node.data)
     if kind is STORAGE:
@@ -243,19 +279,31 @@ def _certify(layout: Layout, identity: TlsIdentity, certificate: Path, key: Path
 def _prepare_secrets(layout: Layout, cluster: ClusterFile, identity: Identity) -> None:
     # Others may pass through, because a node reads its secret; each file is private.
     layout.secrets.mkdir(mode=0o711, exist_ok=True)
-    for path in (layout.postgres_password, layout.standby_password):
+    for path in (
+        layout.postgres_password,
+        layout.standby_password,
+        layout.gateway_password,
+        layout.gateway_admin_password,
+    ):
         if not path.exists():
             replace_file(path, secrets.token_urlsafe(PASSWORD_BYTES).encode() + b"\n", mode=0o600)
-    identity.give(layout.standby_password)
+    for path in (layout.standby_password, layout.gateway_password, layout.gateway_admin_password):
+        identity.give(path)
     write_pgpass(layout, cluster)
 
 
 def write_pgpass(layout: Layout, cluster: ClusterFile) -> None:
     """Write libpq's password file."""
-    text = pgpass_text(cluster, postgres_password(layout))
+    admin_password = password_in(layout.gateway_admin_password)
+    text = pgpass_text(cluster, postgres_password(layout), admin_password=admin_password)
     replace_file(layout.pgpass, text.encode(), mode=0o600)
 
 
 def postgres_password(layout: Layout) -> str:
     """Return the password of role postgres."""
-    return layout.postgres_password.read_text(encoding="utf-8").strip()
+    return password_in(layout.postgres_password)
+
+
+def password_in(path: Path) -> str:
+    """Return what a file of a secret has."""
+    return path.read_text(encoding="utf-8").strip()

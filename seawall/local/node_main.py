@@ -12,7 +12,7 @@ A node takes the lock of its directory and writes its process id into the locked
 wants to know whether a node runs asks for the lock, at any time, whoever started the node and
 whatever died meanwhile; and a node that is started twice runs once.
 
-Log nodes give up root's rights here: they are below the part of the system that knows about users.
+Log nodes and gateways give up root's rights here: they have no need to know about users.
 """
 
 import concurrent.futures.thread  # noqa: F401  # before root's rights go: it may lie below /root
@@ -35,7 +35,7 @@ from sqlnode.privileges import choose_identity, drop
 from .layout import NodeLayout
 from .processes import take_lock
 
-DROPS_FOR: Final = frozenset({"log_service"})  # the others do it by themselves
+DROPS_FOR: Final = frozenset({"gateway", "log_service"})  # the others do it by themselves
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # a longer one is put aside when its node starts
 UMASK: Final = 0o077
 PR_SET_NAME: Final = 15  # from linux/prctl.h

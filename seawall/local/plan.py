@@ -20,10 +20,11 @@ START_FAILURES_MAX: Final = 3  # while the cluster comes up somebody waits to be
 class Rank(IntEnum):
     """In which order kinds of nodes are stopped."""
 
-    REPLICA = 0
-    PRIMARY = 1
-    STORAGE = 2
-    LOG = 3
+    GATEWAY = 0
+    REPLICA = 1
+    PRIMARY = 2
+    STORAGE = 3
+    LOG = 4
 
 
 @dataclass(slots=True)

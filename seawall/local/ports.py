@@ -13,6 +13,7 @@ from .cluster_file import ClusterError
 
 HOST: Final = "127.0.0.1"
 POSTGRES_PORT: Final = 5432
+GATEWAY_PORT: Final = 6432  # where people look for a pooler
 INTERNAL_MIN: Final = 17_000  # of log and storage nodes
 ROOM_FACTOR: Final = 10  # ports that are looked at for each that is needed
 PORT_MAX: Final = 65_535
@@ -68,4 +69,6 @@ def require_free(wanted: Iterator[tuple[str, int]]) -> None:
             advice = "end what listens there"
             if name.startswith("compute"):
                 advice += ", or choose another with --port"
+            elif name.startswith("gateway"):
+                advice += ", or choose another with --gateway-port"
             raise ClusterError(f"port {port} of {name} is in use by another program: {advice}")

@@ -16,6 +16,7 @@ from log_service.compute_methods import LIST_COMPUTES, ComputeInfo, Computes
 from log_service.methods import STATUS as LOG_STATUS
 from log_service.methods import GroupStatus, OfBranch, Topology
 from log_service.methods import Nothing as LogNothing
+from pgwire.startup import ACCEPTED, REFUSED, SslRequest, encode_startup
 from storage.methods import STATUS as STORAGE_STATUS
 from storage.methods import BranchStatus
 from storage.methods import Nothing as StorageNothing
@@ -23,8 +24,9 @@ from storage.methods import Nothing as StorageNothing
 from .calls import Nodes
 from .cluster_file import ClusterFile
 from .layout import Layout
+from .node_files import GATEWAY
 from .ports import HOST
-from .processes import running_pid
+from .processes import has_said, running_pid
 from .urls import Urls, urls_of
 
 ASK_MS: Final = 1_500  # takes a millisecond; a node that hangs must not hide the others
@@ -79,11 +81,13 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One gateway; there are none yet."""
+    """One gateway."""
 
     name: str
+    state: str  # ready, starting, or why it is neither
     pid: int | None = None
     port: int
+    complaint: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +112,8 @@ async def take_snapshot(layout: Layout, cluster: ClusterFile) -> Snapshot:
     nodes = Nodes(layout, cluster)
     logs = asyncio.gather(*(_log(nodes, layout, cluster, name) for name in cluster.log))
     stores = asyncio.gather(*(_storage(nodes, layout, cluster, name) for name in cluster.storage))
+    names = gateway_names(layout, cluster)
+    gateways = asyncio.gather(*(_gateway(layout, cluster, name) for name in names))
     log_answers, store_answers = await logs, await stores
     leader = next((group for _, group in log_answers if _is_leader(group)), None)
     computes = None if leader is None else await _computes(nodes, cluster, leader)
@@ -125,7 +131,7 @@ async def take_snapshot(layout: Layout, cluster: ClusterFile) -> Snapshot:
         computes=computes_status(layout, cluster, computes),
         log=tuple(status for status, _ in log_answers),
         storage=tuple(store_answers),
-        gateways=(),
+        gateways=tuple(await gateways),
         urls=urls_of(layout, cluster),
     )
 
@@ -249,6 +255,45 @@ def storage_status(name: str, branch: BranchStatus, *, pid: int, port: int) -> S
         lag_bytes=branch.lag_bytes,
         complaint=branch.complaint,
     )
+
+
+def gateway_names(layout: Layout, cluster: ClusterFile) -> tuple[str, ...]:
+    """Return the gateways that are wanted, and those that are still there."""
+    wanted = cluster.gateway_names()
+    return tuple(
+        name
+        for name in cluster.gateways
+        if name in wanted or running_pid(layout.node(name).lock) is not None
+    )
+
+
+async def _gateway(layout: Layout, cluster: ClusterFile, name: str) -> GatewayStatus:
+    pid = running_pid(layout.node(name).lock)
+    port = cluster.gateways[name]
+    if pid is None:
+        return GatewayStatus(name=name, state=NOT_RUNNING, port=port)
+    if not has_said(layout.node(name).said, GATEWAY.ready_event):
+        return GatewayStatus(name=name, state="starting", pid=pid, port=port)
+    complaint = await _silence_of(port)
+    state = NO_ANSWER if complaint else "ready"
+    return GatewayStatus(name=name, state=state, pid=pid, port=port, complaint=complaint)
+
+
+async def _silence_of(port: int) -> str:
+    """Ask whether TLS is spoken, which needs no login; why there was no answer, or nothing."""
+    try:
+        async with asyncio.timeout(ASK_MS / 1000):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(encode_startup(SslRequest()))
+                answer = await reader.read(1)
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"it did not answer within {ASK_MS} ms"
+    except OSError as error:
+        return str(error)
+    return "" if answer in {ACCEPTED, REFUSED} else "it does not speak PostgreSQL's protocol"
 
 
 def _is_leader(group: GroupStatus | None) -> bool:

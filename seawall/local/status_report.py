@@ -4,7 +4,7 @@ import msgspec
 
 from fabric.lsn import Lsn
 
-from .snapshot import ComputeStatus, LogStatus, Snapshot, StorageStatus
+from .snapshot import ComputeStatus, GatewayStatus, LogStatus, Snapshot, StorageStatus
 
 KIB = 1024
 
@@ -23,6 +23,7 @@ def rows_of(snapshot: Snapshot) -> list[tuple[str, str, str, str, str]]:
     rows = [_compute_row(one) for one in snapshot.computes]
     rows += [_log_row(one) for one in snapshot.log]
     rows += [_storage_row(one) for one in snapshot.storage]
+    rows += [_gateway_row(one) for one in snapshot.gateways]
     return rows
 
 
@@ -43,6 +44,10 @@ def _storage_row(one: StorageStatus) -> tuple[str, str, str, str, str]:
     if one.lag_bytes:
         at += f", {one.lag_bytes // KIB:,} KiB behind"
     return (one.name, one.state, str(one.port), _pid(one.pid), _joined(at, one.complaint))
+
+
+def _gateway_row(one: GatewayStatus) -> tuple[str, str, str, str, str]:
+    return (one.name, one.state, str(one.port), _pid(one.pid), one.complaint)
 
 
 def _pid(pid: int | None) -> str:
@@ -79,7 +84,8 @@ def table(snapshot: Snapshot) -> str:
         else "supervisor: none, so nothing is started again: run `seawall up`"
     )
     is_down = all(one.pid is None for one in snapshot.log)
+    gateway = [] if snapshot.urls.gateway is None else [f"gateway:  {snapshot.urls.gateway}"]
     return "\n".join(
-        [headline(snapshot), *([] if is_down else [supervisor]), "", *lines, "",
+        [headline(snapshot), *([] if is_down else [supervisor]), "", *lines, "", *gateway,
          f"primary:  {snapshot.urls.primary}", f"replicas: {snapshot.urls.replicas}"]
     )  # fmt: skip

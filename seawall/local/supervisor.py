@@ -30,7 +30,7 @@ from .cluster_file import ClusterError, load, save
 from .events import Begun, Event, Ready, State, Stopping
 from .launcher import Launcher
 from .layout import Layout
-from .node_files import kind_of, names_of, prepare_node, write_pgpass
+from .node_files import all_names, kind_of, names_of, prepare_node, write_pgpass
 from .plan import Actions, Rank, Seen, given_up, has_ended, plan_running, plan_stopping
 from .processes import Running, find_running, has_said
 
@@ -168,6 +168,8 @@ class Supervisor:
                 await bring_up.found(nodes, cluster)
             self._report(Begun("primary"))
             await self._until_primary(nodes)
+            if cluster.gateways_wanted:
+                await self._until_ready(cluster.gateway_names(), "gateway")
 
     async def _watch(self) -> None:
         """Say how the cluster is, now and then, to somebody who looks at a terminal."""
@@ -204,6 +206,8 @@ class Supervisor:
                     if not self._cluster.is_founded:
                         await bring_up.set_password(self._layout, progress.primary)
                         self._remember_founding()
+                    if self._cluster.gateways_wanted:
+                        await bring_up.make_gateway_role(self._layout, progress.primary)
                     self._report(Begun("replicas"))
                     complete_by = time.monotonic() + COMPLETE_S
                 wanted = len(self._cluster.compute_names())
@@ -247,8 +251,7 @@ class Supervisor:
 
     def _adopt(self) -> None:
         """Find who runs already: from an earlier supervisor, whatever became of that."""
-        known = set(names_of(self._cluster)) | set(self._cluster.computes)
-        for name in sorted(known):
+        for name in sorted(all_names(self._cluster)):
             if self._take(name):
                 log.info("node adopted", node=name, pid=self._running[name].process.pid)
 
@@ -345,6 +348,8 @@ class Supervisor:
                 ranks[name] = Rank.LOG
             elif name in self._cluster.storage:
                 ranks[name] = Rank.STORAGE
+            elif name in self._cluster.gateways:
+                ranks[name] = Rank.GATEWAY
             else:
                 ranks[name] = Rank.PRIMARY if name == primary else Rank.REPLICA
         return ranks

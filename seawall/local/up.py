@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -41,6 +41,7 @@ from .machine import (
 )
 from .node_files import listening, names_of, prepare, template_cache
 from .ports import (
+    GATEWAY_PORT,
     PORT_MAX,
     choose_ports,
     ephemeral_min,
@@ -64,6 +65,8 @@ class Wishes:
     pg_version: int | None = None
     pg_bin: Path | None = None
     computes: int | None = None
+    gateway: bool = True
+    gateway_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ def take(layout: Layout, wishes: Wishes, environ: Mapping[str, str]) -> Held:
         server = find_server(wishes.pg_version, wishes.pg_bin, environ, identity)
         log, storage, computes = HA if wishes.ha else SMALL
         computes = wishes.computes or computes
-        require_room(layout.top, log=log, storage=storage, computes=computes)
+        gateways = int(wishes.gateway)
+        require_room(layout.top, log=log, storage=storage, computes=computes, gateways=gateways)
     else:
         refuse_changes(layout, existing, wishes)
         server = server_of(existing, wishes.pg_bin, environ, identity)
@@ -197,8 +201,13 @@ def refuse_wishes(wishes: Wishes) -> None:
     """Refuse numbers that no cluster has."""
     if wishes.computes is not None:
         require_computes(wishes.computes)
-    if wishes.port is not None and not 1 <= wishes.port <= PORT_MAX:
-        raise ClusterError(f"port {wishes.port} is none: choose one of 1 to 65535")
+    for port in (wishes.port, wishes.gateway_port):
+        if port is not None and not 1 <= port <= PORT_MAX:
+            raise ClusterError(f"port {port} is none: choose one of 1 to 65535")
+    if wishes.gateway_port is not None and not wishes.gateway:
+        raise ClusterError("--gateway-port and --no-gateway exclude each other: choose one")
+    if wishes.gateway_port is not None and wishes.gateway_port == wishes.port:
+        raise ClusterError(f"port {wishes.port} cannot be both a compute's and the gateway's")
 
 
 def refuse_changes(layout: Layout, cluster: ClusterFile, wishes: Wishes) -> None:
@@ -220,11 +229,15 @@ def refuse_changes(layout: Layout, cluster: ClusterFile, wishes: Wishes) -> None
                 f"the cluster in {layout.top} is of PostgreSQL {cluster.pg_major}, and "
                 f"{wishes.pg_bin} has {major}: name a server of the same major"
             )
-    first = next(iter(cluster.computes.items()))
-    if wishes.port not in {None, first[1]} and running_pid(layout.node(first[0]).lock):
-        raise ClusterError(
-            f"{first[0]} runs on port {first[1]}: run `seawall down` first, then choose another"
-        )
+    for wanted, ports in (
+        (wishes.port, cluster.computes),
+        (wishes.gateway_port, cluster.gateways),
+    ):
+        for name, port in list(ports.items())[:1]:
+            if wanted not in {None, port} and running_pid(layout.node(name).lock):
+                raise ClusterError(
+                    f"{name} runs on port {port}: run `seawall down` first, then choose another"
+                )
 
 
 def _lock(layout: Layout) -> int:
@@ -265,14 +278,19 @@ def _new_cluster(
     first = random_first(count, ceiling=ceiling, below=secrets.randbelow)
     named = () if wishes.port is None else (wishes.port,)
     internal = iter(choose_ports(count, first=first, ceiling=ceiling, taken=named, is_free=is_free))
+    log = {f"log-{n + 1}": LogPorts(next(internal), next(internal)) for n in range(logs)}
+    storage = {f"storage-{n + 1}": next(internal) for n in range(stores)}
+    found = with_computes({}, computes, first_port=wishes.port)
     return ClusterFile(
         cluster=cluster_name_of(layout.top),
         pg_bin=str(server.bin_dir),
         pg_major=server.version.major,
-        log={f"log-{n + 1}": LogPorts(next(internal), next(internal)) for n in range(logs)},
-        storage={f"storage-{n + 1}": next(internal) for n in range(stores)},
-        computes=with_computes({}, computes, first_port=wishes.port),
+        log=log,
+        storage=storage,
+        computes=found,
         computes_wanted=computes,
+        gateways=with_gateway({}, wishes, taken={*found.values(), *storage.values()}),
+        gateways_wanted=int(wishes.gateway),
         run_root=str(run_root_for(layout.top, identity)) if layout.needs_run_root() else None,
     )
 
@@ -282,12 +300,35 @@ def _changed(cluster: ClusterFile, wishes: Wishes, server: ServerBinaries) -> Cl
     if wishes.port is not None:
         computes[next(iter(computes))] = wishes.port
     wanted = wishes.computes or cluster.computes_wanted
+    computes = with_computes(computes, wanted)
+    taken = {*computes.values(), *cluster.storage.values()}
     return replace(
         cluster,
         pg_bin=str(server.bin_dir),
-        computes=with_computes(computes, wanted),
+        computes=computes,
         computes_wanted=wanted,
+        gateways=with_gateway(cluster.gateways, wishes, taken=taken),
+        gateways_wanted=int(wishes.gateway),
     )
+
+
+def with_gateway(
+    gateways: Mapping[str, int], wishes: Wishes, *, taken: Collection[int]
+) -> dict[str, int]:
+    """Return the gateways, with a port for the first one if there is none yet: it stays with it.
+
+    Where the usual port is taken there are several clusters, and chance keeps them apart.
+    """
+    if wishes.gateway_port is not None:
+        return {**gateways, "gateway-1": wishes.gateway_port}
+    if gateways or not wishes.gateway:
+        return dict(gateways)
+    if GATEWAY_PORT not in taken and is_free(GATEWAY_PORT):
+        return {"gateway-1": GATEWAY_PORT}
+    ceiling = ephemeral_min()
+    first = random_first(1, ceiling=ceiling, below=secrets.randbelow)
+    (port,) = choose_ports(1, first=first, ceiling=ceiling, taken=taken, is_free=is_free)
+    return {"gateway-1": port}
 
 
 def _make_template(server: ServerBinaries, identity: Identity) -> int:

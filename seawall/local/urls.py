@@ -34,7 +34,20 @@ def urls_of(layout: Layout, cluster: ClusterFile, *, password: str | None = None
         options = urlencode({"target_session_attrs": attributes, **more}, safe="/", quote_via=quote)
         return f"postgresql://{login}@{hosts}/{DATABASE}?{options}"
 
-    return Urls(primary=url(READ_WRITE), replicas=url(PREFER_STANDBY))
+    return Urls(
+        primary=url(READ_WRITE),
+        replicas=url(PREFER_STANDBY),
+        gateway=_gateway_url(cluster, login, more),
+    )
+
+
+def _gateway_url(cluster: ClusterFile, login: str, more: Mapping[str, str]) -> str | None:
+    """Return one address for everything: the gateway finds the primary."""
+    hosts = ",".join(f"{HOST}:{cluster.gateways[name]}" for name in cluster.gateway_names())
+    if not hosts:
+        return None
+    options = urlencode(more, safe="/", quote_via=quote)
+    return f"postgresql://{login}@{hosts}/{DATABASE}" + (f"?{options}" if options else "")
 
 
 def libpq_environment(layout: Layout, cluster: ClusterFile) -> Mapping[str, str]:

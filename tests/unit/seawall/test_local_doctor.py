@@ -18,6 +18,7 @@ from seawall.local.snapshot import (
     NOT_RUNNING,
     ComputeStatus,
     CutStatus,
+    GatewayStatus,
     LogStatus,
     Snapshot,
     StorageStatus,
@@ -75,6 +76,36 @@ def said(snapshot: Snapshot, machine: Machine = MACHINE) -> list[str]:
 
 def test_nothing_is_wrong_with_a_healthy_cluster() -> None:
     assert said(HEALTHY) == []
+
+
+def test_a_gateway_that_does_not_run_or_answer_is_found() -> None:
+    gateway = GatewayStatus(name="gateway-1", state="ready", pid=41, port=6432)
+    with_one = replace(HEALTHY, gateways=(gateway,))
+    assert said(with_one) == []
+    gone = replace(gateway, state=NOT_RUNNING, pid=None)
+    assert said(replace(HEALTHY, gateways=(gone,))) == [
+        "gateway-1 does not run: `seawall up` starts it again"
+    ]
+    mute = replace(gateway, state=NO_ANSWER, complaint="it did not answer within 1500 ms")
+    assert said(replace(HEALTHY, gateways=(mute,))) == [
+        "gateway-1 runs but does not answer (it did not answer within 1500 ms): "
+        "try `seawall restart gateway-1`"
+    ]
+
+
+def test_the_table_and_the_json_have_the_gateway() -> None:
+    gateway = GatewayStatus(name="gateway-1", state="ready", pid=41, port=6432)
+    urls = Urls(primary="postgresql://p", replicas="postgresql://r", gateway="postgresql://g")
+    snapshot = replace(HEALTHY, gateways=(gateway,), urls=urls)
+    lines = table(snapshot).splitlines()
+    assert any(line.split() == ["gateway-1", "ready", "6432", "41"] for line in lines)
+    assert "gateway:  postgresql://g" in lines
+    assert "gateway:" not in table(HEALTHY)
+    found = json.loads(json_text(snapshot))
+    assert found["gateways"] == [
+        {"name": "gateway-1", "state": "ready", "pid": 41, "port": 6432, "complaint": ""}
+    ]
+    assert found["urls"]["gateway"] == "postgresql://g"
 
 
 def test_a_cluster_that_is_down_has_one_finding() -> None:

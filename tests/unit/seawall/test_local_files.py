@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from fabric.addresses import UNIX_PATH_BYTES_MAX
 from fabric.ids import ClusterName
 from fabric.settings import load as load_settings
+from gateway.settings import GatewaySettings
 from log_service.node_settings import NodeSettings
 from seawall.local.cluster_file import (
     ClusterError,
@@ -32,10 +33,24 @@ from seawall.local.cluster_file import (
 )
 from seawall.local.layout import SYSTEM_STATE_DIR, Layout, default_directory, run_root_for
 from seawall.local.machine import available_memory_bytes, require_directory, require_room
-from seawall.local.node_files import names_of, pgpass_text, prepare, settings_of, toml_text
-from seawall.local.ports import HOST, choose_ports, is_free, random_first, require_free
+from seawall.local.node_files import (
+    all_names,
+    names_of,
+    pgpass_text,
+    prepare,
+    settings_of,
+    toml_text,
+)
+from seawall.local.ports import (
+    HOST,
+    INTERNAL_MIN,
+    choose_ports,
+    is_free,
+    random_first,
+    require_free,
+)
 from seawall.local.scale import with_computes
-from seawall.local.up import Wishes, refuse_changes, refuse_wishes
+from seawall.local.up import Wishes, refuse_changes, refuse_wishes, with_gateway
 from seawall.local.urls import libpq_environment, urls_of
 from sqlnode.compute.settings import AgentSettings
 from sqlnode.postgres_settings import require_short_socket_path
@@ -125,6 +140,36 @@ def test_the_first_computes_are_the_wanted_ones() -> None:
     assert names_of(CLUSTER) == ("log-1", "log-2", "storage-1", "compute-1", "compute-2")
 
 
+WITH_GATEWAY = replace(CLUSTER, gateways={"gateway-1": 6432}, gateways_wanted=1)
+
+
+def test_a_file_of_before_there_were_gateways_is_read_and_gets_one_at_the_next_start() -> None:
+    old = msgspec.json.decode(encode(CLUSTER))
+    del old["gateways"], old["gateways_wanted"]
+    found = decode(msgspec.json.encode(old), Path("cluster.json"))
+    assert found.gateway_names() == ()
+    (port,) = with_gateway(found.gateways, Wishes(), taken={6432}).values()
+    assert port != 6432
+    assert with_gateway(found.gateways, Wishes(gateway=False), taken=()) == {}
+
+
+def test_a_gateway_keeps_its_port_while_it_is_left_out() -> None:
+    left_out = replace(WITH_GATEWAY, gateways_wanted=0)
+    assert left_out.gateway_names() == ()
+    assert "gateway-1" not in names_of(left_out)
+    assert "gateway-1" in all_names(left_out)
+    again = with_gateway({"gateway-1": 40_000}, Wishes(), taken={40_000})
+    assert again == {"gateway-1": 40_000}
+    moved = with_gateway({"gateway-1": 40_000}, Wishes(gateway_port=5000), taken=())
+    assert moved == {"gateway-1": 5000}
+
+
+def test_clusters_that_find_the_usual_port_taken_are_kept_apart_by_chance() -> None:
+    ports = {with_gateway({}, Wishes(), taken={6432})["gateway-1"] for _ in range(20)}
+    assert len(ports) > 10
+    assert min(ports) >= INTERNAL_MIN
+
+
 # --- Ports ----------------------------------------------------------------------------------------
 
 
@@ -183,6 +228,24 @@ def test_every_node_understands_its_settings(tmp_path: Path) -> None:
     assert compute.storage_nodes == (storage.rpc_listen,)
     assert compute.client_address == "127.0.0.1:5440"
     assert log.standby_password == compute.standby_password is not None
+
+
+def test_a_gateway_understands_its_settings_and_gets_its_secrets(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    identity = choose_identity()
+    prepare(layout, WITH_GATEWAY, identity=identity)
+    found = load_settings(GatewaySettings, layout.node("gateway-1").config, {})
+    assert (found.name, found.cluster, found.branch) == ("gateway-1", "blue", "main")
+    assert str(found.listen_address) == "tcp://127.0.0.1:6432"
+    assert found.log_nodes == ("tcp://127.0.0.1:17000", "tcp://127.0.0.1:17002")
+    assert found.role_password == layout.gateway_password.read_text().strip()
+    assert found.admin_password == layout.gateway_admin_password.read_text().strip()
+    for path in (layout.gateway_password, layout.gateway_admin_password):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_uid == identity.uid
+    assert found.role_password not in layout.node("gateway-1").config.read_text()
+    assert layout.node("gateway-1").run.stat().st_uid == identity.uid
+    assert not layout.node("gateway-1").data.exists(), "a gateway has nothing on disk"
 
 
 def test_secrets_are_private_and_stay(tmp_path: Path) -> None:
@@ -261,6 +324,22 @@ def test_psql_is_told_by_variables(tmp_path: Path) -> None:
     assert "PGPASSWORD" not in found
 
 
+def test_the_gateways_url_is_one_address_and_its_password_is_found(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert urls_of(layout, CLUSTER).gateway is None
+    url = urls_of(layout, WITH_GATEWAY).gateway
+    assert url is not None
+    found = psycopg.conninfo.conninfo_to_dict(url)
+    assert (found["host"], found["port"], found["user"]) == (HOST, "6432", "postgres")
+    assert found["passfile"] == str(layout.pgpass)
+    assert "target_session_attrs" not in found
+    lines = pgpass_text(WITH_GATEWAY, "pw", admin_password="ad").splitlines()  # noqa: S106  # of this test
+    assert "127.0.0.1:6432:*:postgres:pw" in lines
+    assert "127.0.0.1:6432:seawall:seawall_admin:ad" in lines
+    with_it = urls_of(layout, WITH_GATEWAY, password="p/w").gateway  # noqa: S106  # of this test
+    assert with_it == "postgresql://postgres:p%2Fw@127.0.0.1:6432/postgres"
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 
@@ -274,6 +353,15 @@ def test_a_number_of_computes_that_cannot_be_is_refused(count: int) -> None:
 def test_a_port_that_is_none_is_refused(port: int) -> None:
     with pytest.raises(ClusterError, match=f"port {port} is none"):
         refuse_wishes(Wishes(port=port))
+    with pytest.raises(ClusterError, match=f"port {port} is none"):
+        refuse_wishes(Wishes(gateway_port=port))
+
+
+def test_one_port_is_not_two_nodes() -> None:
+    with pytest.raises(ClusterError, match="both a compute's and the gateway's"):
+        refuse_wishes(Wishes(port=6000, gateway_port=6000))
+    with pytest.raises(ClusterError, match="exclude each other"):
+        refuse_wishes(Wishes(gateway=False, gateway_port=6000))
 
 
 def test_what_cannot_change_is_refused(tmp_path: Path) -> None:

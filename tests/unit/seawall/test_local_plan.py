@@ -27,6 +27,7 @@ RANKS = {
     "storage-1": Rank.STORAGE,
     "compute-1": Rank.PRIMARY,
     "compute-2": Rank.REPLICA,
+    "gateway-1": Rank.GATEWAY,
 }
 
 
@@ -90,7 +91,7 @@ def test_whoever_is_not_wanted_any_more_is_stopped_and_the_others_are_not() -> N
 
 
 def test_a_stop_goes_by_ranks() -> None:
-    seen = {name: alive() for name in NAMES}
+    seen = {name: alive() for name in RANKS}
     order = []
     while (actions := plan_stopping(seen, ranks=RANKS, now_ms=0.0)).stop:
         order.append(actions.stop)
@@ -100,7 +101,9 @@ def test_a_stop_goes_by_ranks() -> None:
         assert plan_stopping(seen, ranks=RANKS, now_ms=1.0).stop == ()
         for name in actions.stop:
             has_ended(seen[name], 2.0)
-    assert order == [("compute-2",), ("compute-1",), ("storage-1",), ("log-1",)]
+    assert order == [
+        ("gateway-1",), ("compute-2",), ("compute-1",), ("storage-1",), ("log-1",)
+    ]  # fmt: skip
 
 
 def test_whoever_does_not_stop_in_time_is_killed_once() -> None:
