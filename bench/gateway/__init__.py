@@ -1,0 +1,1 @@
+"""The benchmarks of the gateway, beside direct connections and pgbouncer."""
