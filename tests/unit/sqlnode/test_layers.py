@@ -3,6 +3,7 @@
 import-linter checks what the contract names: a module that it does not name may import anything.
 """
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_every_module_of_the_mechanism_is_named_in_the_contract_of_layers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (contract,) = [c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
-    named = {name.strip() for layer in contract["layers"] for name in layer.split(":")}
+    named = {name.strip() for layer in contract["layers"] for name in re.split("[:|]", layer)}
     parts = {path.stem for path in (ROOT / "sqlnode").glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in (ROOT / "sqlnode").glob("*/__init__.py")}
     assert {f"sqlnode.{name}" for name in parts | packages} <= named
