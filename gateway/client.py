@@ -47,6 +47,7 @@ _LAST_HEARD: Final = 52  # tcpi_last_data_recv, in milliseconds: linux/tcp.h
 _TCP_INFO_BYTES: Final = _LAST_HEARD + 4
 KEY_BYTES: Final = 4  # of a cancel key below protocol 3.2
 LONG_KEY_BYTES: Final = 32
+EARLY_BYTES_MAX: Final = 64 * 1024  # of what comes before its login has been worked on
 REQUESTS_MAX: Final = 3  # TLS, GSSAPI, and the start itself
 
 log = structlog.get_logger()
@@ -175,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
     def _log_in(self, data: bytes) -> None:
         if self._task is not None and not self._task.done():
             self._early += data
-            if len(self._early) > self._worker.early_bytes_max:
+            if len(self._early) > EARLY_BYTES_MAX:
                 raise ProtocolError("a client sends too much before it is let in")
             return
         self._reader.feed(data)
@@ -322,10 +323,6 @@ class ClientConnection(asyncio.Protocol):
         return found or None
 
     # --- The end --------------------------------------------------------------------------------
-
-    def refuse_link(self, error: bytes) -> None:
-        """Pass on why there is no server for this client."""
-        self._end_with(error)
 
     def _refused(self, reason: str) -> None:
         log.info("a client was refused", user=self.user[:63], reason=reason[:200])

@@ -49,8 +49,8 @@ class Services(Protocol):
 class Links:
     """What one session has of links."""
 
-    __slots__ = ("_floor", "_services", "_session", "_sticky", "_waits_for",
-                 "found", "is_floor_stale", "primary", "replica")  # fmt: skip
+    __slots__ = ("_floor", "_services", "_session", "_sticky", "found", "is_floor_stale",
+                 "primary", "replica")  # fmt: skip
 
     def __init__(self, session: "Session", services: Services) -> None:
         self._session = session
@@ -62,7 +62,6 @@ class Links:
         """The replica that was found for the next read; "": there is none, ask the primary."""
         self._floor = Lsn(0)
         self._sticky: str | None = None
-        self._waits_for: str | None = None
 
     def raise_floor(self, position: Lsn) -> None:
         """See nothing older than this."""

@@ -28,7 +28,6 @@ from .wire import error_fields, query_frame
 
 RETRY_S: Final = 0.05  # after a compute did not take a connection
 CLEANING: Final = query_frame(b"discard all")
-POOLS_MAX: Final = 10_000
 WELCOMES_MAX: Final = 10_000
 TOO_MANY: Final = "53300"  # too_many_connections
 # A server that is about to be there, or has no place just now: it is asked again.
@@ -177,11 +176,9 @@ class Pools:
     def acquire(self, waiter: Waiter, *, replica: str | None) -> Link | None:
         """Return a link if one is free; else the waiter hears later. Asking twice waits once."""
         pool = self._pool(waiter.login.key, replica)
-        while pool.idle:
-            link = pool.idle.pop()
-            if not link.is_closed:
-                pool.used += 1
-                return link
+        if pool.idle:
+            pool.used += 1
+            return pool.idle.pop()
         if all(one.waiter is not waiter for one in pool.waiting):
             pool.waiting.append(_Waiting(waiter, self._now_s()))
         self._open_more(pool)
@@ -251,8 +248,10 @@ class Pools:
         pool.last_error = b""
         self.links.add(link)
         self._opened(link.target_name)
-        if len(self._welcomes) < WELCOMES_MAX or pool.key in self._welcomes:
-            self._welcomes[pool.key] = dict(link.parameters)
+        self._welcomes.pop(pool.key, None)
+        if len(self._welcomes) >= WELCOMES_MAX:
+            del self._welcomes[next(iter(self._welcomes))]  # what was heard longest ago
+        self._welcomes[pool.key] = dict(link.parameters)
         if self._is_wanted(link):
             self._free(link)
         else:
@@ -371,7 +370,7 @@ class Pools:
     def _free(self, link: Link) -> None:
         """Give a link that counts as used to who waits, or let it be idle."""
         pool = self._pool(*_pool_key(link))
-        while pool.waiting:
+        if pool.waiting:
             pool.waiting.popleft().waiter.granted(link)
             return
         pool.used -= 1

@@ -344,7 +344,7 @@ class Requests:
     def _execute(self, batch: Batch, frame: bytes) -> None:
         prepared = self._statements.portals.get(first_name(frame, 5)[0])
         if prepared is None:
-            batch.is_rerunnable, batch.is_read, batch.is_simple = False, False, True
+            batch.is_rerunnable = batch.is_read = False
             return
         query = prepared.query
         batch.is_rerunnable &= query.is_rerunnable

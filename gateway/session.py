@@ -10,6 +10,7 @@ What is true of a batch that was not answered says recovery.py; here the client 
 batch is sent again.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from .batches import (
 )
 from .classification.classifier import Classifier
 from .counts import Counts
+from .intake import Tap
 from .limbo import Limbo, lost_frame
 from .link import Link, Wire
 from .links import Links, Services
@@ -56,14 +58,8 @@ _READABLE_IF: Final = {
 RERUNS_MAX: Final = 10  # of one batch; each waits for a link as long as the queue allows
 
 
-class Client(Wire, Protocol):
+class Client(Wire, Tap, Protocol):
     """The connection of a client."""
-
-    def pause_reading(self) -> None:
-        """Take nothing more for the moment."""
-
-    def resume_reading(self) -> None:
-        """Go on."""
 
 
 class Session:
@@ -158,21 +154,27 @@ class Session:
         # It was told everything before the batch, and what the batch has done happened there.
         link.applied = memory.script if link.is_primary else memory.settings_script
         self._choose_mode()
-        ours = memory.ours
-        if ours.get(POSITION_VARIABLE) is not None:
-            self.links.raise_floor(position_of(str(ours[POSITION_VARIABLE])))
+        position = memory.ours.get(POSITION_VARIABLE)
+        if position is not None:
+            with contextlib.suppress(ValueError):  # see `_choose_mode`
+                self.links.raise_floor(position_of(position))
 
     def _choose_mode(self) -> None:
-        """Choose where reads go, by what was said last."""
+        """Choose where reads go, by what was said last.
+
+        A value that makes no sense was refused, unless it was said among other statements, where
+        a server takes anything; then it changes nothing.
+        """
+        mode = self._default_mode
         wanted = self.memory.ours.get(READ_VARIABLE)
-        mode = self._default_mode if wanted is None else parse_read_mode(wanted)
+        if wanted is not None:
+            with contextlib.suppress(ValueError):
+                mode = parse_read_mode(wanted)
         self.requests.mode = PRIMARY_ONLY if self._unreadable else mode
         self.requests.quick = None
 
     def _come_to_rest(self, link: Link) -> None:
-        if (
-            self.is_terminating
-        ):  # the goodbye is on its way to this server, so nobody else can use it
+        if self.is_terminating:  # the goodbye is on its way there: nobody else can use this link
             self.links.drop(link)
             self.finish()
             return
@@ -230,9 +232,9 @@ class Session:
             error_frame(UNKNOWN_SQLSTATE, "the commit was cancelled before enough nodes had it",
                         hint=UNKNOWN_HINT) + ready_frame(link.status)
         )  # fmt: skip
-        self.requests.active = None
+        self.memory.commit()  # what was set is so, on whichever server comes next
         self.links.drop(link)
-        self.requests.go_on()
+        self.lost(link)
 
     # --- A server is gone -----------------------------------------------------------------------
 
@@ -277,6 +279,7 @@ class Session:
                 self.memory.roll_back()
                 self.requests.limbo = Limbo(has_told=False)
             self._relisten()
+            self.resume()
             return
         outcome = fates(batches, status=status, farewell=link.farewell, reads=not link.is_primary)
         if status != IDLE or any(fate is not Fate.RERUN for fate in outcome):

@@ -12,7 +12,7 @@ from fabric.logs import LogSettings
 from fabric.settings import secret
 from fabric.tls import TlsFiles
 
-from .reading import PRIMARY_ONLY, ReadMode, parse_read_mode
+from .reading import ReadMode, parse_read_mode
 
 GATEWAY_ROLE: Final = "seawall_gateway"
 WORKERS_MAX: Final = 64
@@ -26,14 +26,6 @@ class PoolMode(StrEnum):
 
     SESSION = "session"
     TRANSACTION = "transaction"
-
-
-class TlsMode(StrEnum):
-    """Whether a connection is encrypted."""
-
-    OFF = "off"
-    ALLOW = "allow"
-    REQUIRE = "require"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +149,7 @@ class GatewaySettings:
     @property
     def read_mode(self) -> ReadMode:
         """What `seawall.read` is when nobody sets it."""
-        return parse_read_mode(self.read) if self.read else PRIMARY_ONLY
+        return parse_read_mode(self.read)
 
     def pool_mode_of(self, user: str, database: str) -> PoolMode:
         """Return how long a session of this user in this database keeps a link."""

@@ -7,17 +7,13 @@ from pgwire.backend import CommandComplete, ErrorResponse
 from pgwire.messages import encode
 
 _HEADER: Final = struct.Struct(">BI")
-_LENGTH: Final = struct.Struct(">I")
 
-SYNC_FRAME: Final = b"S\0\0\0\4"
 PARSE_COMPLETE_FRAME: Final = b"1\0\0\0\4"
 BIND_COMPLETE_FRAME: Final = b"2\0\0\0\4"
 CLOSE_COMPLETE_FRAME: Final = b"3\0\0\0\4"
 NO_DATA_FRAME: Final = b"n\0\0\0\4"
 COPY_FAIL_FRAME: Final = b"f\0\0\0\5\0"
 TERMINATE_FRAME: Final = b"X\0\0\0\4"
-
-Status = Literal[0x49, 0x54, 0x45]  # I, T, E
 
 
 def frame(kind: int, body: bytes) -> bytes:

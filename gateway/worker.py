@@ -50,7 +50,6 @@ TICK_S: Final = 0.05  # while somebody waits
 IDLE_TICK_S: Final = 1.0
 BACKLOG: Final = 1_024  # connections that the kernel holds: a thundering herd after a failover
 WAKE_PAUSE_S: Final = 5.0
-EARLY_BYTES_MAX: Final = 64 * 1024
 
 log = structlog.get_logger()
 
@@ -61,7 +60,6 @@ class Worker:
     def __init__(self, settings: GatewaySettings, *, index: int) -> None:
         self.settings = settings
         self.index = index
-        self.early_bytes_max = EARLY_BYTES_MAX
         self.client_tls: ssl.SSLContext | None = None
         self.clients: set[ClientConnection] = set()
         self.logins = 0
@@ -265,6 +263,7 @@ class Worker:
         parameters = self.pools.welcome(key)
         if parameters is None:
             parameters = await self._first_login(login)
+        read_mode = self._read_mode(client, startup)
         desk = Desk(self.pools, self.watch, login, read_wait_ms=self.settings.limits.read_wait_ms)
         mode = self.settings.pool_mode_of(startup.user, startup.database)
         is_pooled = mode is PoolMode.TRANSACTION
@@ -275,7 +274,7 @@ class Worker:
             classifier=self._classifier(startup.database),
             serials=self._shared_serials if is_pooled else Serials(),
             limits=self.settings.limits,
-            read_mode=self._read_mode(client, startup),
+            read_mode=read_mode,
             counts=self.counts,
             is_pooled=is_pooled,
         )

@@ -1,9 +1,8 @@
 """What statements leave in their session: effects, and pins that no other server can be given."""
 
 import pytest
+from unit.gateway.test_classification_statements import query
 
-from gateway.classification.catalog import Catalog
-from gateway.classification.classifier import read
 from gateway.classification.statements import (
     DeallocateStatement,
     Discard,
@@ -11,26 +10,12 @@ from gateway.classification.statements import (
     Listen,
     Pin,
     PrepareStatement,
-    Query,
     ResetAll,
     ResetVariable,
     SetOurs,
     SetVariable,
     ShowOurs,
     Unlisten,
-)
-
-STABLE_FUNCTIONS = """
-    abs btrim clock_timestamp count current_setting date_trunc extract gen_random_uuid
-    generate_series json_agg length like_escape lower max normalize now overlaps overlay
-    pg_sleep pg_table_is_visible position random rank row_number similar_to_escape
-    stable_of_user substring sum timezone to_tsvector unnest upper version xmlexists
-"""
-CATALOG = Catalog(
-    stable_functions=frozenset(STABLE_FUNCTIONS.split()),
-    volatile_operators=frozenset({"<~>"}),
-    unsafe_views=frozenset({"counting_view", "unlogged", "view2"}),
-    volatile_functions=frozenset({"next_id", "setseed", "nextval"}),
 )
 
 EFFECTS: list[tuple[str, tuple[Effect, ...]]] = [
@@ -151,10 +136,6 @@ PINS = [
     ("SELECT set_config(name, 'x', false) FROM t", "a setting whose name or value is computed"),
     ("UPDATE pg_settings SET setting = 'x' WHERE name = 'y'", "a setting made through pg_settings"),
 ]
-
-
-def query(text: str) -> Query:
-    return read(text.strip().encode(), CATALOG)
 
 
 @pytest.mark.parametrize(("text", "effects"), EFFECTS)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.gateway.model_server import frame
 from unit.gateway.session_world import World
+from unit.gateway.wires import Silent
 
 from gateway.batches import Batch, our_batch
 from gateway.link import Link
@@ -21,28 +22,6 @@ frames = st.builds(
     frame, st.sampled_from(KINDS), st.binary(max_size=40).map(lambda body: body + b"\0")
 )
 talks = st.lists(st.one_of(frames, st.binary(max_size=12)), max_size=12)
-
-
-class Silent:
-    """A wire that remembers how it was ended."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.faults: list[str] = []
-
-    def write(self, data: bytes) -> None:
-        """Remember."""
-        self.written += data
-
-    def close(self) -> None:
-        """Be closed."""
-
-    def abort(self) -> None:
-        """Be closed."""
-
-    def fault(self, reason: str) -> None:
-        """Remember."""
-        self.faults.append(reason)
 
 
 class Deaf:
@@ -98,7 +77,7 @@ def test_a_server_that_says_anything_is_cut_off_or_passed_on(talk: list[bytes], 
     link = Link(wire, PoolKey("u", "d"), ("p", 1, 1), is_primary=True)
     assert owner is not None
     heard = Silent()
-    owner.client = heard  # type: ignore[assignment]  # it hears, and says nothing
+    owner.client = heard
     link.owner = owner
     owner.links.primary = link
     link.batches.append(our_batch(b""))
