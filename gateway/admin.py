@@ -2,20 +2,21 @@
 
     SHOW POOLS | CLIENTS | SERVERS | TOPOLOGY | LIMITS | STATS | VERSION | HELP
 
-Only simple queries are taken, and only SHOW: nothing can be changed here. With several workers each
-answers for itself: the first column says which one that was.
+Only simple queries are taken, and only SHOW: nothing can be changed here. All workers are asked,
+and the first column says whose row it is; one that does not answer is named in a warning.
 """
 
-import dataclasses
-import os
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
 from typing import TYPE_CHECKING, Final
 
+from pgwire.backend import NoticeResponse
 from pgwire.errors import ProtocolError
-from pgwire.rows import Column, Value, encode_rows
+from pgwire.messages import encode
+from pgwire.rows import Column, encode_rows
 
 from .batches import IDLE, QUERY, SYNC, TERMINATE
 from .intake import Intake
+from .tables import COLUMNS, COMMON
 from .wire import complete_frame, error_frame, ready_frame
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 ADMIN_DATABASE: Final = "seawall"
 ADMIN_USER: Final = "seawall_admin"
 STATEMENT_BYTES_MAX: Final = 10_000
-ROWS_MAX: Final = 20_000
-
-Rows = Iterable[Sequence[Value]]
 
 
 class AdminSession:
@@ -37,6 +35,8 @@ class AdminSession:
         self._client = client
         self._worker = worker
         self._is_skipping = False  # messages of a batch that was refused
+        self._asking: asyncio.Task[None] | None = None
+        self._answer = b""  # to the query that the intake has stopped at
         self._intake = Intake(
             client, self._take, lambda _data: None, frame_bytes_max=STATEMENT_BYTES_MAX
         )
@@ -61,7 +61,7 @@ class AdminSession:
             self._client.fault(str(error))
 
     def end_of_input(self) -> bool:
-        """The client says no more; everything is answered at once, so nothing is left to hear."""
+        """The client says no more; nor does it want to hear what others are still being asked."""
         return False
 
     def leave(self) -> None:
@@ -72,13 +72,15 @@ class AdminSession:
     def closed(self) -> None:
         """The client is gone."""
         self._intake.is_ended = True
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _take(self, kind: int, frame: bytes) -> bool:
         if kind == TERMINATE:
             self._intake.is_ended = True
             self._client.close()
         elif kind == QUERY:
-            self._client.write(self._answer(frame[5:-1]) + ready_frame(IDLE))
+            return self._take_query(frame[5:-1])
         elif kind == SYNC:
             self._is_skipping = False
             self._client.write(ready_frame(IDLE))
@@ -92,91 +94,38 @@ class AdminSession:
             raise ProtocolError(f"a client sends no message of kind 0x{kind:02X} here")
         return True
 
-    def _answer(self, text: bytes) -> bytes:
-        words = text.decode("utf-8", "replace").strip().rstrip(";").lower().split()
-        if not words:
-            return b"I\0\0\0\4"
-        tables = self._tables()
-        if len(words) != 2 or words[0] != "show" or words[1] not in tables:  # noqa: PLR2004  # SHOW and a name
-            known = ", ".join(name.upper() for name in tables)
-            return error_frame("42601", f"database {ADMIN_DATABASE} knows SHOW with {known}")
-        names, rows = tables[words[1]]
-        columns = [Column("worker"), *(Column(name) for name in names)]
-        worker = self._worker.index
-        found = [(worker, *row) for _, row in zip(range(ROWS_MAX), rows(), strict=False)]
-        return encode_rows(columns, found) + complete_frame("SHOW")
+    def _take_query(self, text: bytes) -> bool:
+        """Answer a query; False: it is taken again once the others have been asked."""
+        if not self._answer:
+            words = text.decode("utf-8", "replace").strip().rstrip(";").lower().split()
+            if not words:
+                self._answer = b"I\0\0\0\4"
+            elif len(words) != 2 or words[0] != "show" or words[1] not in COLUMNS:  # noqa: PLR2004  # SHOW and a name
+                known = ", ".join(name.upper() for name in COLUMNS)
+                self._answer = error_frame(
+                    "42601", f"database {ADMIN_DATABASE} knows SHOW with {known}"
+                )
+            else:
+                self._asking = asyncio.create_task(self._ask(words[1]))
+                return False
+        self._client.write(self._answer + ready_frame(IDLE))
+        self._answer = b""
+        return True
 
-    def _tables(self) -> dict[str, tuple[tuple[str, ...], Callable[[], Rows]]]:
-        return {
-            "pools": (
-                ("database", "user", "server", "idle", "active", "opening", "waiting"),
-                self._pools,
-            ),
-            "clients": (
-                ("user", "database", "application", "pid", "state", "server", "age_s"),
-                self._clients,
-            ),
-            "servers": (
-                ("user", "database", "server", "role", "pid", "state", "statements"),
-                self._servers,
-            ),
-            "topology": (("name", "role", "host", "port", "epoch", "replayed"), self._topology),
-            "limits": (("limit", "value"), self._limits),
-            "stats": (("figure", "value"), self._stats),
-            "version": (("version",), lambda: [("seawall gateway 0.1.0",)]),
-            "help": (("command",), lambda: [(f"SHOW {name.upper()}",) for name in self._tables()]),
-        }
+    async def _ask(self, name: str) -> None:
+        """Get the answer, and go on with what the client has sent."""
+        colleagues = self._worker.colleagues
+        found = await colleagues.ask(name, is_for_all=name not in COMMON)
+        rows = [(worker, *row) for worker, tables in found.items() for row in tables[name]]
+        columns = [Column("worker"), *(Column(column) for column in COLUMNS[name])]
+        missing = [] if name in COMMON else [one for one in colleagues.indexes if one not in found]
+        notices = b"".join(encode(_missing(worker)) for worker in missing)
+        self._answer = notices + encode_rows(columns, rows) + complete_frame("SHOW")
+        try:
+            self._intake.go_on()
+        except ProtocolError as error:
+            self._client.fault(str(error))
 
-    def _pools(self) -> Rows:
-        for pool in self._worker.pools.pools:
-            key = pool.key
-            yield (
-                key.database, key.user, pool.replica or "primary", len(pool.idle), pool.used,
-                pool.opening, len(pool.waiting),
-            )  # fmt: skip
 
-    def _clients(self) -> Rows:
-        for client in self._worker.clients:
-            age_s = self._worker.now_s() - client.connected_s
-            yield (
-                client.user, client.database, client.application, client.pid,
-                *client.state(), int(age_s),
-            )  # fmt: skip
-
-    def _servers(self) -> Rows:
-        for link in self._worker.pools.links:
-            state = "idle" if link.owner is None else "busy" if link.is_busy else "held"
-            yield (
-                link.key.user, link.key.database, link.target_name,
-                "primary" if link.is_primary else "replica", link.backend_pid, state,
-                len(link.statements),
-            )  # fmt: skip
-
-    def _topology(self) -> Rows:
-        view, positions = self._worker.pools.view, self._worker.watch.positions
-        for target in (*(() if view.primary is None else (view.primary,)), *view.replicas):
-            is_primary = target == view.primary
-            at = positions.primary if is_primary else positions.replayed(target.name)
-            yield (
-                target.name, "primary" if is_primary else "replica", target.host, target.port,
-                int(view.epoch), None if at is None else str(at),
-            )  # fmt: skip
-
-    def _limits(self) -> Rows:
-        limits = self._worker.settings.limits
-        return [(one.name, getattr(limits, one.name)) for one in dataclasses.fields(limits)]
-
-    def _stats(self) -> Rows:
-        worker = self._worker
-        return [
-            ("pid", os.getpid()),
-            ("clients", len(worker.clients)),
-            ("logins", worker.logins),
-            ("links", len(worker.pools.links)),
-            ("waiting", worker.pools.waiters),
-            ("reads_on_replicas", worker.counts.reads_on_replicas),
-            ("reads_sent_again", worker.counts.reads_sent_again),
-            ("statements_sent_again", worker.counts.statements_sent_again),
-            ("transactions_lost", worker.counts.transactions_lost),
-            ("outcomes_unknown", worker.counts.outcomes_unknown),
-        ]
+def _missing(worker: int) -> NoticeResponse:
+    return NoticeResponse.of("WARNING", "01000", f"worker {worker} has not answered")

@@ -12,12 +12,10 @@ it takes to step over them.
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from .changes import Change
 from .classification.statements import Query, Statement
-
-if TYPE_CHECKING:
-    from .prepared import Change
 
 QUERY: Final = ord("Q")
 PARSE: Final = ord("P")
@@ -82,7 +80,7 @@ class Expected:
     answer: Answer
     wire_name: bytes
     serial: int = 0
-    change: "Change | None" = None
+    change: Change | None = None
     """What the client has asked for, and is to be undone if this does not come."""
 
 

@@ -52,7 +52,7 @@ class Cancels:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            self._path(self._index).unlink(missing_ok=True)
+            # Its name stays: it may be a successor's by now, and whoever comes next removes it.
             self._socket = None
 
     def new_key(self, client: "ClientConnection", key_bytes: int) -> tuple[int, bytes]:

@@ -122,6 +122,11 @@ class CatalogReader:
 
     # --- Users --------------------------------------------------------------------------------
 
+    def knows(self, name: str) -> bool:
+        """Whether `user` has an answer when there is no primary to ask."""
+        known = self._users.get(name, time.monotonic())
+        return known is not None and known.user is not None
+
     async def user(self, name: str, *, timeout_ms: int = USER_TIMEOUT_MS) -> User | None:
         """Return a user as it is now, or None: there is none of that name."""
         if not can_be_a_name(name):

@@ -99,8 +99,7 @@ class ClientConnection(asyncio.Protocol):
             if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            limit_s = self._worker.settings.limits.login_ms / 1000
-            self._limit = asyncio.get_running_loop().call_later(limit_s, self._too_slow)
+            self._start_limit()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client says during its login; after that, its session does."""
@@ -329,6 +328,10 @@ class ClientConnection(asyncio.Protocol):
         self.close()
 
     def _too_slow(self) -> None:
+        if self._task is not None and not self._task.done():
+            # It waits for us, and we for a compute: that has limits of its own.
+            self._start_limit()
+            return
         self._limit = None
         self._end_with(error_frame("08P01", "the login took too long: try again", severity="FATAL"))
 
@@ -336,6 +339,10 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_ended:
             self.write(error)
             self.close()
+
+    def _start_limit(self) -> None:
+        limit_s = self._worker.settings.limits.login_ms / 1000
+        self._limit = asyncio.get_running_loop().call_later(limit_s, self._too_slow)
 
     def _stop_limit(self) -> None:
         if self._limit is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 class Counts:
     """Of one process, shared by its sessions."""
 
+    clients_refused: int = 0
+    """Because there were too many already."""
     reads_on_replicas: int = 0
     """Batches that a replica was asked."""
     reads_sent_again: int = 0

@@ -11,7 +11,8 @@ from fabric.lsn import Lsn
 
 from .intake import Tap
 from .link import Link
-from .pool import Login, Pools
+from .logins import Login
+from .pool import Pools
 from .position_watch import PositionError, PositionWatch
 from .wire import error_frame
 

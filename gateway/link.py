@@ -11,7 +11,7 @@ than these, or what comes unasked, has lost its way, and so has the link.
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from pgwire.errors import ProtocolError
 
@@ -33,11 +33,9 @@ from .batches import (
     Answer,
     Batch,
 )
+from .changes import Change
+from .logins import PoolKey
 from .wire import PARSE_COMPLETE_FRAME, error_fields, first_name
-
-if TYPE_CHECKING:
-    from .pool import PoolKey
-    from .prepared import Change
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024  # of what is looked at: errors, notices, tags
 STATEMENTS_MAX: Final = 1_000  # prepared on one shared link
@@ -82,7 +80,7 @@ class Owner(Protocol):
     def failed(self, link: "Link", batch: Batch, error: bytes) -> None:
         """Hear of an error; the batch's answer ends with it."""
 
-    def confirmed(self, change: "Change") -> None:
+    def confirmed(self, change: Change) -> None:
         """Hear that a statement was prepared or closed, as the client has asked."""
 
     def copy_began(self, link: "Link", batch: Batch) -> None:
@@ -101,7 +99,7 @@ class Link:
                  "wire")  # fmt: skip
 
     def __init__(
-        self, wire: Wire, key: "PoolKey", target_id: tuple[str, int, int], *, is_primary: bool
+        self, wire: Wire, key: PoolKey, target_id: tuple[str, int, int], *, is_primary: bool
     ) -> None:
         """`target_id`: the compute, by name first, and the life of it."""
         self.wire = wire

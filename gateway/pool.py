@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from pgwire.scram import ScramKeys
-
 from .batches import IDLE, Batch, our_batch
 from .link import Link, Wire
+from .logins import Login, PoolKey
 from .settings import Limits
 from .topology import ComputesView, Target
 from .wire import error_fields, query_frame
@@ -32,25 +31,6 @@ WELCOMES_MAX: Final = 10_000
 TOO_MANY: Final = "53300"  # too_many_connections
 # A server that is about to be there, or has no place just now: it is asked again.
 PASSING: Final = frozenset({"57P01", "57P02", "57P03", TOO_MANY, "55000"})
-
-
-@dataclass(frozen=True, slots=True)
-class PoolKey:
-    """Whose links these are."""
-
-    user: str
-    database: str
-    parameters: tuple[tuple[str, str], ...] = ()
-    settings_digest: str = ""
-    """Of what the catalog says sessions begin with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """How a link logs in."""
-
-    key: PoolKey
-    keys: ScramKeys | None = field(repr=False)
 
 
 class Waiter(Protocol):
@@ -290,7 +270,7 @@ class Pools:
     def tick(self) -> None:
         """Look who has waited for too long, and what nobody needs."""
         now_s = self._now_s()
-        is_asleep = self.view.primary is None and not self.view.replicas
+        is_asleep = self.view.is_asleep
         wait_ms = self.limits.wake_ms if is_asleep else self.limits.queue_ms
         if is_asleep and self.waiters:
             self._connector.wake()

@@ -1,8 +1,8 @@
 """A connection to a compute that asks one thing, again and again: how far it is.
 
-    link = PositionLink(handshake, PRIMARY_SQL, on_answer=..., on_end=...)
-    await link.open(target, tls)       log in, and have the question prepared
-    link.ask()                         on_answer(lsn), within ANSWER_S, or on_end(link, why)
+    link = PositionLink(PRIMARY_SQL, on_answer=..., on_end=...)
+    await link.open(target, password, tls)    log in, and have the question prepared
+    link.ask()                                on_answer(lsn), within ANSWER_S, or on_end(link, why)
 
 The question is three messages that are always the same bytes, so that asking costs a write and a
 read. Whatever goes wrong, or takes too long, ends the connection: there is nothing to repair.
@@ -12,23 +12,21 @@ import asyncio
 import ssl
 import struct
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from fabric.lsn import Lsn
 from pgwire.backend import BindComplete, CommandComplete, ReadyForQuery, TransactionStatus
-from pgwire.client_handshake import ClientHandshake, ServerRefusedError
 from pgwire.errors import ProtocolError
-from pgwire.frames import LENGTH_BYTES, FrameReader, capped
+from pgwire.frames import LENGTH_BYTES, FrameReader
 from pgwire.frontend import Bind, Execute, Parse, Sync
-from pgwire.messages import BACKEND_LIMITS, encode
-from pgwire.scram import ScramError
-from pgwire.startup import ACCEPTED, SslRequest, encode_startup
+from pgwire.messages import encode
 
+from .server_login import LIMITS, REFUSALS, log_in
+from .settings import GATEWAY_ROLE
 from .topology import Target
 
 CONNECT_S: Final = 3.0
 ANSWER_S: Final = 2.0
-FRAME_BYTES_MAX: Final = 64 * 1024  # an error with all its fields; an answer has 30 bytes
 
 # The second column: see `usable_position`.
 PRIMARY_SQL: Final = (
@@ -43,7 +41,12 @@ SEGMENT_HEADER_BYTES: Final = 40
 
 _STATEMENT: Final = "position"
 _ASK: Final = encode(Bind("", _STATEMENT, (), ())) + encode(Execute("")) + encode(Sync())
-_LIMITS: Final = capped(BACKEND_LIMITS, FRAME_BYTES_MAX)
+_PARAMETERS: Final = {
+    "user": GATEWAY_ROLE,
+    "database": "postgres",
+    "application_name": GATEWAY_ROLE,
+    "search_path": "pg_catalog",
+}
 _ROW, _READY, _ERROR = ord("D"), ord("Z"), ord("E")
 _ANSWER_BEGIN: Final = encode(BindComplete()) + bytes([_ROW])
 _ANSWER_END: Final = encode(CommandComplete("SELECT 1")) + encode(
@@ -113,40 +116,36 @@ class PositionLink(asyncio.Protocol):
 
     def __init__(
         self,
-        handshake: ClientHandshake,
         sql: str,
         *,
         on_answer: Callable[[Lsn], None],
         on_end: Callable[["PositionLink", str], None],
     ) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.encrypted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._handshake = handshake
         self._sql = sql
         self._on_answer, self._on_end = on_answer, on_end
-        self._reader = FrameReader(_LIMITS)
+        self._reader = FrameReader(LIMITS)
         self._transport: asyncio.Transport | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._lsn: Lsn | None = None
-        self._is_asked_for_tls = False
         self._has_ended = False
 
     # What the caller does.
 
-    async def open(self, target: Target, tls: ssl.SSLContext | None) -> None:
+    async def open(self, target: Target, password: str, tls: ssl.SSLContext | None) -> None:
         """Connect, log in, prepare the question; PositionError if that cannot be done."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: self, target.host, target.port)
-                if tls is not None:
-                    await self._start_tls(tls, target.host)
-                self._write(self._handshake.start())
+                transport, _ = await log_in(target, tls, _PARAMETERS, password)
+                self._transport = transport
+                transport.set_protocol(self)
+                transport.resume_reading()
+                self._write(encode(Parse(_STATEMENT, self._sql)) + encode(Sync()))
                 await self.ready
         except TimeoutError:
             self.close()
             raise PositionError(f"{target.name} did not let us in within {CONNECT_S:g} s") from None
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, *REFUSALS) as error:
             self.close()
             raise PositionError(f"{target.name} cannot be reached: {error}") from error
         except BaseException:
@@ -168,16 +167,9 @@ class PositionLink(asyncio.Protocol):
 
     # What the network does.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember how to send; again when TLS has begun."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
-
     def data_received(self, data: bytes) -> None:
         """Take what the server says."""
         if self._has_ended:
-            return
-        if self._is_asked_for_tls:
-            self._take_tls_answer(data)
             return
         try:
             if self._limit is not None and self._reader.is_between_frames:
@@ -189,7 +181,7 @@ class PositionLink(asyncio.Protocol):
             self._reader.feed(data)
             for kind, body in self._reader:
                 self._take(kind, body)
-        except (PositionError, ProtocolError, ScramError, ServerRefusedError) as error:
+        except (PositionError, ProtocolError) as error:
             self._fail(str(error))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -197,13 +189,7 @@ class PositionLink(asyncio.Protocol):
         self._fail("it closed the connection" if error is None else str(error))
 
     def _take(self, kind: int, body: memoryview) -> None:
-        if not self._handshake.is_done:
-            answer = self._handshake.receive(kind, body)
-            if answer:
-                self._write(answer)
-            if self._handshake.is_done:
-                self._write(encode(Parse(_STATEMENT, self._sql)) + encode(Sync()))
-        elif kind == _ROW:
+        if kind == _ROW:
             self._lsn = position_of(body)
         elif kind == _ERROR:
             raise PositionError(f"it answered with {error_code(body)}")
@@ -225,10 +211,9 @@ class PositionLink(asyncio.Protocol):
         if self._has_ended:
             return
         self._has_ended = True
-        for waiting in (self.ready, self.encrypted):
-            if not waiting.done():
-                waiting.set_exception(PositionError(reason))
-                waiting.exception()  # somebody may have left already
+        if not self.ready.done():
+            self.ready.set_exception(PositionError(reason))
+            self.ready.exception()  # somebody may have left already
         self._drop()
         self._on_end(self, reason)
 
@@ -242,27 +227,6 @@ class PositionLink(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._has_ended:
             self._transport.write(data)
-
-    # TLS.
-
-    async def _start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        self._is_asked_for_tls = True
-        self._write(encode_startup(SslRequest()))
-        if not await self.encrypted:
-            raise PositionError("it does not speak TLS, and links have to")
-        assert self._transport is not None, "it has just answered"
-        loop = asyncio.get_running_loop()
-        encrypted = await loop.start_tls(self._transport, self, tls, server_hostname=host)
-        assert encrypted is not None, "uvloop and asyncio return one"
-        self._transport = encrypted
-
-    def _take_tls_answer(self, data: bytes) -> None:
-        # More than one byte would be somebody's who writes before the encryption has begun.
-        if len(data) != 1 or self.encrypted.done():
-            self._fail("it answered a request for TLS with something else")
-            return
-        self._is_asked_for_tls = False
-        self.encrypted.set_result(data == ACCEPTED)
 
 
 def error_code(body: memoryview) -> str:

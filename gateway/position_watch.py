@@ -19,7 +19,6 @@ because behind the next one there may be another life of it, which is not as far
 """
 
 import asyncio
-import secrets
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,11 +26,9 @@ from typing import Any, Final
 import structlog
 
 from fabric.lsn import Lsn
-from pgwire.client_handshake import ClientHandshake
 
 from .position_link import PRIMARY_SQL, REPLICA_SQL, PositionError, PositionLink
 from .positions import Positions
-from .settings import GATEWAY_ROLE
 from .topology import ComputesView, Target
 
 __all__ = ["PositionError", "PositionWatch"]
@@ -54,15 +51,15 @@ class _Asker:
         self,
         target: Target,
         sql: str,
-        connect: Callable[["_Asker"], PositionLink],
-        tls: ssl.SSLContext | None,
         *,
+        password: str,
+        tls: ssl.SSLContext | None,
         on_lsn: Callable[[str, Lsn, float], None],
         on_end: Callable[[str], None],
     ) -> None:
         self.target, self.sql = target, sql
-        self._tls = tls
-        self._connect, self._on_lsn, self._on_end = connect, on_lsn, on_end
+        self._password, self._tls = password, tls
+        self._on_lsn, self._on_end = on_lsn, on_end
         self._waiting: list[asyncio.Future[Lsn]] = []
         self._asked: list[asyncio.Future[Lsn]] = []
         self._asked_s = 0.0
@@ -116,9 +113,9 @@ class _Asker:
             self._lose(reason)
 
     async def _open(self) -> None:
-        link = self._connect(self)
+        link = PositionLink(self.sql, on_answer=self.answered, on_end=self.ended)
         try:
-            await link.open(self.target, self._tls)
+            await link.open(self.target, self._password, self._tls)
         except PositionError as error:
             self._connecting = None
             self._lose(str(error))
@@ -196,27 +193,14 @@ class PositionWatch:
         return _Asker(
             target,
             sql,
-            self._link,
-            self._tls,
+            password=self._password,
+            tls=self._tls,
             on_lsn=self._heard_primary if is_primary else self.positions.note_replica,
             on_end=_nothing if is_primary else self.positions.forget,
         )
 
     def _heard_primary(self, _: str, lsn: Lsn, asked_s: float) -> None:
         self.positions.note_primary(lsn, asked_s)
-
-    def _link(self, asker: _Asker) -> PositionLink:
-        handshake = ClientHandshake(
-            {
-                "user": GATEWAY_ROLE,
-                "database": "postgres",
-                "application_name": GATEWAY_ROLE,
-                "search_path": "pg_catalog",
-            },
-            self._password,
-            random_bytes=secrets.token_bytes,
-        )
-        return PositionLink(handshake, asker.sql, on_answer=asker.answered, on_end=asker.ended)
 
     async def close(self) -> None:
         """End everything."""

@@ -9,7 +9,6 @@ that is the same for all sessions with the same text, so it is prepared once a l
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from .batches import (
@@ -24,6 +23,7 @@ from .batches import (
     Batch,
     Expected,
 )
+from .changes import Change, Prepared
 from .classification.statements import DeallocateStatement, Discard, Query, Statement
 from .link import STATEMENTS_MAX, Link
 from .wire import close_statement_frame, first_name, frame
@@ -34,31 +34,6 @@ _STATEMENT: Final = ord("S")
 _RUN: Final = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\4"
 _RUNS: Final = frozenset({_RUN, b"D\0\0\0\6P\0" + _RUN})
 SHARED_MAX: Final = 20_000
-
-
-@dataclass(slots=True)  # frozen, it would take a microsecond more at each Parse
-class Prepared:
-    """One prepared statement of a session. It does not change."""
-
-    text: bytes
-    query: Query
-    rest: bytes  # of the Parse message, behind the name: as the server gets it
-    wire_name: bytes
-    serial: int
-
-    @property
-    def parse_frame(self) -> bytes:
-        """The message that prepares it."""
-        return frame(PARSE, self.wire_name + b"\0" + self.rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a Parse or a Close does to a session's statements, once the server has come to it."""
-
-    name: bytes
-    before: Prepared | None
-    after: Prepared | None
 
 
 class Serials:
@@ -227,7 +202,7 @@ class Statements:
         room = self._make_room(link, batch, wire_name) if name and is_new else b""
         batch.expect(Expected(PARSE_COMPLETE, Answer.PASS, wire_name, serial, change))
         is_changed = wanted is not text or wire_name != name
-        return room + (prepared.parse_frame if is_changed else frame_)
+        return room + (_parse_frame(prepared) if is_changed else frame_)
 
     def confirm(self, change: "Change") -> None:
         """The server has made a change."""
@@ -250,7 +225,7 @@ class Statements:
             return b""
         before = self._make_room(link, batch, name) if name else b""
         batch.expect(Expected(PARSE_COMPLETE, Answer.SWALLOW, name, prepared.serial))
-        return before + prepared.parse_frame
+        return before + _parse_frame(prepared)
 
     def bind(self, frame_: bytes, link: Link, batch: Batch) -> bytes:
         """Bind a statement to a portal."""
@@ -304,3 +279,8 @@ class Statements:
             return b""
         batch.expect(Expected(CLOSE_COMPLETE, Answer.SWALLOW, victim))
         return close_statement_frame(victim)
+
+
+def _parse_frame(prepared: Prepared) -> bytes:
+    """Return the message that prepares it."""
+    return frame(PARSE, prepared.wire_name + b"\0" + prepared.rest)

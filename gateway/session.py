@@ -19,6 +19,7 @@ from .batches import (
     IDLE,
     Batch,
 )
+from .changes import Change
 from .classification.classifier import Classifier
 from .counts import Counts
 from .intake import Tap
@@ -26,7 +27,7 @@ from .limbo import Limbo, lost_frame
 from .link import Link, Wire
 from .links import Links, Services
 from .memory import Memory
-from .prepared import Change, Serials, Statements
+from .prepared import Serials, Statements
 from .reading import (
     POSITION_VARIABLE,
     PRIMARY_ONLY,

@@ -9,6 +9,7 @@ import msgspec
 from fabric.addresses import TcpAddress, parse_address
 from fabric.ids import BranchName, ClusterName, NodeName
 from fabric.logs import LogSettings
+from fabric.metrics import MetricsSettings
 from fabric.settings import secret
 from fabric.tls import TlsFiles
 
@@ -64,7 +65,7 @@ class Limits:
     """Links to one compute, of all workers together: less than its max_connections, which is 100
     by default, because the gateway itself and superusers come there, too."""
     login_ms: _Ms = 15_000
-    """From a client's connection to the end of its login."""
+    """From a client's connection to the end of its login, unless it is we who take so long."""
     queue_ms: _Ms = 30_000
     """For how long a client waits for a link, whatever the reason: a failover, a full pool."""
     wake_ms: _Ms = 60_000
@@ -131,6 +132,9 @@ class GatewaySettings:
 
     limits: Limits = field(default_factory=Limits)
     logs: LogSettings = field(default_factory=LogSettings)
+
+    metrics: MetricsSettings | None = None
+    """Where Prometheus finds the figures of all workers; None: no endpoint."""
 
     def __post_init__(self) -> None:
         address = self.listen_address

@@ -81,6 +81,11 @@ class ComputesView:
     epoch: Epoch = Epoch(0)  # noqa: RUF009  # an immutable value
     is_log_reachable: bool = False
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether there is no compute at all, and the log has said so."""
+        return self.is_log_reachable and self.primary is None and not self.replicas
+
 
 # --- What an answer means: pure -------------------------------------------------------------------
 

@@ -27,29 +27,33 @@ from pgwire.startup import StartupMessage
 
 from .admin import ADMIN_DATABASE, ADMIN_USER, AdminSession
 from .cancels import Cancels
-from .catalog_reader import CatalogReader
+from .catalog_reader import USER_TIMEOUT_MS, CatalogAwayError, CatalogReader
 from .classification.catalog import Catalog
 from .classification.classifier import Classifier
 from .client import ClientConnection, LoginRefusedError
+from .colleagues import Colleagues
 from .counts import Counts
 from .desk import Desk
 from .link import Link
-from .pool import Login, Pool, PoolKey, Pools
+from .logins import Login, PoolKey
+from .pool import Pool, Pools
 from .position_watch import PositionWatch
 from .prepared import Serials
 from .reading import READ_VARIABLE, ReadMode, parse_read_mode
 from .session import Session
 from .settings import ClientTlsFiles, GatewaySettings, PoolMode
 from .startup import Startup, startup_of
+from .tables import Tables
 from .topology import ComputesView, Target, TopologyWatch, log_tls, upstream_context
 from .upstream import LinkConnection, cancel, open_link, refusal
 from .users import User
+from .wake import Waker
 from .wire import error_frame
 
 TICK_S: Final = 0.05  # while somebody waits
 IDLE_TICK_S: Final = 1.0
+SLEEP_LOOK_MS: Final = 200  # how late a client that waits notices that there is no compute
 BACKLOG: Final = 1_024  # connections that the kernel holds: a thundering herd after a failover
-WAKE_PAUSE_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -68,6 +72,8 @@ class Worker:
         self._rng = random.Random(secrets.token_bytes(16))  # noqa: S311  # spreads retries
         self._mock_secret = secrets.token_bytes(32)
         self.cancels = Cancels(settings, index)
+        self.tables = Tables(self)
+        self.colleagues = Colleagues(settings, index, self.tables, self._rng)
         self._per_user: dict[str, int] = {}
         self._per_database: dict[str, int] = {}
         self._classifiers: dict[str, Classifier] = {}
@@ -76,8 +82,8 @@ class Worker:
         self._upstream_tls = upstream_context(settings.upstream_tls)
         self._admin_verifier = _admin_verifier(settings)
         self._server: asyncio.Server | None = None
-        self._woken_s = -WAKE_PAUSE_S
-        self._is_stopping = False
+        self._waker = Waker(settings.run_dir)
+        self.is_stopping = False
         self._log: LogClient | None = None
         self.load_tls()
 
@@ -99,6 +105,7 @@ class Worker:
         self._spawn(self.topology.run())
         self._spawn(self._tick())
         self.cancels.listen(self._cancel)
+        await self.colleagues.listen()
         address = settings.listen_address
         self._server = await loop.create_server(
             lambda: ClientConnection(self),
@@ -110,9 +117,11 @@ class Worker:
 
     async def stop(self) -> None:
         """Take no more clients; wait for transactions, but not for ever."""
-        self._is_stopping = True
+        self.is_stopping = True
         if self._server is not None:
             self._server.close()
+        await self.colleagues.close()  # first: whoever is started in our place needs its socket
+        await self._waker.close()
         for client in list(self.clients):
             if client.session is None:
                 client.abort()
@@ -165,6 +174,7 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_S if self.pools.waiters else IDLE_TICK_S)
             self.pools.tick()
+            self._waker.tick(self.settings)
             if self.settings.limits.idle_client_ms:
                 self._end_idle()
 
@@ -182,6 +192,7 @@ class Worker:
         self.watch.follow(view)
         self.reader.follow(view)
         self.pools.follow(view)
+        self._waker.follow(view)
 
     # --- Who is let in --------------------------------------------------------------------------
 
@@ -207,7 +218,7 @@ class Worker:
                 "0A000", "the gateway does not pass replication on",
                 "Connect to the primary itself.",
             )  # fmt: skip
-        user = await self.reader.user(startup.user)
+        user = await self._user(startup.user)
         if user is not None:
             client.settings = user.settings_of(startup.database)
             client.settings_digest = user.settings_digest
@@ -215,9 +226,22 @@ class Worker:
         binding = self._binding if is_encrypted else None
         return Scram(self._verifier(user, startup.user), binding)
 
+    async def _user(self, name: str) -> User | None:
+        """Return a user. For one that is not known, a branch that sleeps is woken."""
+        until_s = self.now_s() + USER_TIMEOUT_MS / 1000
+        while True:
+            if self.pools.view.is_asleep and not self.reader.knows(name):
+                await self._waker.until_awake(self.settings)
+                until_s = self.now_s() + USER_TIMEOUT_MS / 1000
+            try:
+                return await self.reader.user(name, timeout_ms=SLEEP_LOOK_MS)
+            except CatalogAwayError:
+                if self.now_s() >= until_s and not self.pools.view.is_asleep:
+                    raise
+
     def _check_limits(self, startup: Startup) -> None:
         limits, workers = self.settings.limits, self.settings.workers
-        if self._is_stopping:
+        if self.is_stopping:
             raise LoginRefusedError("57P03", "the gateway is shutting down", "Connect again.")
         others = len(self.clients) - 1  # this one is among them
         for count, limit, what in (
@@ -227,6 +251,7 @@ class Worker:
              "clients of this database"),
         ):  # fmt: skip
             if count >= max(1, limit // workers):
+                self.counts.clients_refused += 1
                 raise LoginRefusedError("53300", f"there are too many {what} already")
 
     def _check_certificate(self, client: ClientConnection, startup: Startup) -> None:
@@ -364,10 +389,7 @@ class Worker:
 
     def wake(self) -> None:
         """Ask for a compute."""
-        command, now_s = self.settings.wake_command, asyncio.get_running_loop().time()
-        if command and now_s - self._woken_s >= WAKE_PAUSE_S:
-            self._woken_s = now_s
-            self._spawn(_run(command))
+        self._waker.wake(self.settings)
 
     def pause_links(self, client: ClientConnection, *, is_paused: bool) -> None:
         """Read from a client's servers no faster than it takes the answers."""
@@ -392,8 +414,10 @@ class Worker:
         view = self.pools.view
         targets = (*view.replicas, *(() if view.primary is None else (view.primary,)))
         target = next((one for one in targets if one.name == link.target_name), None)
-        if target is not None and isinstance(link.wire, LinkConnection):
-            await cancel(target, link.backend_pid, link.wire.backend_key, self._upstream_tls)
+        if target is None or not isinstance(link.wire, LinkConnection):
+            return
+        if link.wire.key is not None:
+            await cancel(target, link.wire.key, self._upstream_tls)
 
 
 class _Visitor:
@@ -452,16 +476,3 @@ def _count_down(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 1) - 1
     if counts[name] <= 0:
         del counts[name]
-
-
-async def _run(command: tuple[str, ...]) -> None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
-        )
-        status = await process.wait()
-    except OSError as error:
-        log.error("the wake command cannot be run", reason=str(error))  # noqa: TRY400  # says all
-        return
-    if status:
-        log.warning("the wake command failed", status=status)

@@ -6,8 +6,9 @@ A view, and a policy of row security, runs what its definition says: definitions
 statements are, and what refers to an unsafe relation is unsafe, too, to a fixed point.
 
 All is by bare name, because the search path of a session is its own: a name is safe if everything
-of that name in every schema is. Where a database has more than the limits, the surplus is unsafe
-(functions that are not listed are not stable, views without a definition are unsafe).
+of that name in every schema is. Where a database has more than the limits, the surplus is unsafe:
+functions that are not listed are not stable, views without a definition are unsafe. All relations
+are listed; whoever reads so many that there is a limit to them has none of this (EMPTY).
 
 Not seen, and left to the refusal of writes by replicas: casts and domains of users that call
 volatile functions, and functions that are declared stable but are not.
@@ -67,15 +68,13 @@ SELECT listed.name, CASE WHEN octet_length(d.definition) <= 16384 THEN d.definit
  CROSS JOIN LATERAL (
        SELECT CASE WHEN listed.has_definition AND listed.number <= 5000
                    THEN pg_catalog.pg_get_viewdef(listed.oid) END AS definition) d
- WHERE listed.number <= 100000
 UNION ALL
 SELECT policies.name, CASE WHEN octet_length(policies.text) <= 16384 THEN policies.text END
   FROM (SELECT c.relname::text AS name,
                'SELECT 1 WHERE ' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS text
           FROM pg_catalog.pg_policy p
           JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-         WHERE p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL
-         LIMIT 5000) policies
+         WHERE p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL) policies
 UNION ALL
 SELECT DISTINCT r.relname::text, NULL
   FROM pg_catalog.pg_class c

@@ -20,7 +20,8 @@ from gateway.classification.catalog import Catalog
 from gateway.classification.classifier import Classifier
 from gateway.counts import Counts
 from gateway.link import Link
-from gateway.pool import Login, Pool, PoolKey, Pools, target_id
+from gateway.logins import Login, PoolKey
+from gateway.pool import Pool, Pools, target_id
 from gateway.prepared import Serials
 from gateway.reading import AUTO, PRIMARY_ONLY
 from gateway.session import Session

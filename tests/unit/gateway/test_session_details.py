@@ -6,7 +6,7 @@ from unit.gateway.wires import Silent
 
 from gateway.batches import IDLE
 from gateway.link import Link
-from gateway.pool import PoolKey
+from gateway.logins import PoolKey
 from gateway.session import Session
 
 READY = frame("Z", b"I")

@@ -15,7 +15,7 @@ from unit.gateway.wires import Silent
 
 from gateway.batches import Batch, our_batch
 from gateway.link import Link
-from gateway.pool import PoolKey
+from gateway.logins import PoolKey
 
 KINDS = "QPBDECSHFXdcfpZ?1"
 frames = st.builds(
