@@ -48,6 +48,8 @@ IDLE: Final = ord("I")
 IN_TRANSACTION: Final = ord("T")
 FAILED: Final = ord("E")
 
+HEADER_BYTES: Final = 5
+SYNC_FRAME: Final = b"S\0\0\0\4"
 _PREAMBLE: Final = b"13T2nt"  # what comes before a result, and decides nothing
 
 
@@ -148,6 +150,26 @@ class Batch:
     def hold_back(self) -> None:
         """Show nothing until it is known whether this server answers well."""
         self.is_undecided = self.is_special = True
+        self._choose()
+
+    def can_wait(self, data: bytes) -> bool:
+        """Whether an answer has only begun, and says nothing yet: a server that dies now has told
+        the client nothing, and another one can be asked. Only if the client has said it all: one
+        that has sent a Flush waits for these very frames.
+        """
+        if not (self.is_read and self.is_rerunnable):
+            return False
+        if not (self.is_simple or self.frames.endswith(SYNC_FRAME)):
+            return False
+        at, size = 0, len(data)
+        while at + HEADER_BYTES <= size and data[at] in _PREAMBLE:
+            at += 1 + int.from_bytes(data[at + 1 : at + HEADER_BYTES], "big")
+        return at == size
+
+    def wait(self, data: bytes) -> None:
+        """Keep the beginning of an answer until there is more of it."""
+        self.preamble += data
+        self.is_special = True
         self._choose()
 
     def decide(self) -> bytes:

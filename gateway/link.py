@@ -329,7 +329,12 @@ class Link:
             if batch.is_undecided:
                 batch.preamble += data
                 return
+            if not batch.has_answered and batch.can_wait(data):
+                batch.wait(data)
+                return
             batch.has_answered = True
+            if batch.preamble:
+                data, batch.preamble = batch.preamble + data, b""
         self.owner.client.write(data)
 
     def _told(self, name: bytes, value: bytes) -> None:

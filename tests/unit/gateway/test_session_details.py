@@ -82,3 +82,40 @@ def test_running_a_portal_that_does_not_exist_leaves_the_batch_in_the_extended_p
     link.feed(frame("E", b"SERROR\0VERROR\0C34000\0Mno portal\0\0") + READY)
     assert link.status == IDLE
     assert client.written.endswith(READY)
+
+
+PARSED, BOUND = frame("1"), frame("2")
+COLUMN = frame("T", b"\0\1c\0" + bytes(18))
+ROW = frame("D", b"\0\1\0\0\0\0011")
+
+
+def prepared_read(end: bytes) -> bytes:
+    """A read in the extended protocol, up to a Sync or a Flush."""
+    parse = frame("P", b"\0select 1\0\0\0")
+    bind = frame("B", bytes(8))
+    return parse + bind + frame("D", b"P\0") + frame("E", bytes(5)) + frame(end.decode())
+
+
+def test_a_read_whose_answer_has_hardly_begun_is_asked_again() -> None:
+    session, link, client = one_session()
+    session.feed(prepared_read(b"S"))
+    link.feed(PARSED + BOUND)
+    link.feed(COLUMN)
+    assert not client.written, "it says nothing yet"
+    session.lost(link)
+    assert b"08006" not in client.written
+    other = Link(Silent(), PoolKey("u", "d"), ("q", 1, 1), is_primary=True)
+    session.links.granted(other)
+    assert isinstance(other.wire, Silent)
+    assert other.wire.written.endswith(prepared_read(b"S"))
+    other.feed(PARSED + BOUND)
+    other.feed(COLUMN + ROW)
+    other.feed(frame("C", b"SELECT 1\0") + READY)
+    assert client.written == PARSED + BOUND + COLUMN + ROW + frame("C", b"SELECT 1\0") + READY
+
+
+def test_whoever_has_sent_a_flush_sees_the_beginning_at_once() -> None:
+    session, link, client = one_session()
+    session.feed(prepared_read(b"H"))
+    link.feed(PARSED + BOUND)
+    assert client.written == PARSED + BOUND
