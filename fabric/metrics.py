@@ -1,4 +1,7 @@
-"""The HTTP endpoint of a component: `GET /metrics` for Prometheus, `GET /healthz` for probes.
+"""The HTTP endpoint of a component: `GET /metrics` for Prometheus, two paths for probes.
+
+`/healthz` is for liveness: 503 when the component is not healthy. `/readyz` is for readiness: 503
+while it does not do its work, be it that it is starting or waits for others.
 
 A tiny HTTP/1.1 server of one request per connection, on a port of its own, in the component's event
 loop: so `/healthz` answers only while the loop turns. It reads no body, keeps no connection and
@@ -47,17 +50,22 @@ class _Response:
 
 
 class MetricsServer:
-    """Serves a registry. `problem` returns why the component is not healthy, or None."""
+    """Serves a registry. `problem` returns why the component is not healthy, or None.
+
+    `readiness` returns why it is not ready, or None; without it, it is when it is healthy.
+    """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         *,
         problem: Callable[[], str | None],
+        readiness: Callable[[], str | None] | None = None,
         settings: MetricsSettings | None = None,
     ) -> None:
         self._registry = registry
         self._problem = problem
+        self._readiness = readiness or problem
         self._settings = settings or MetricsSettings()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -121,14 +129,16 @@ class MetricsServer:
         if path == b"/metrics":
             return _Response("200 OK", generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4)
         if path == b"/healthz":
-            return self._health()
-        return _Response("404 Not Found", b"there are /metrics and /healthz\n")
+            return _verdict(self._problem())
+        if path == b"/readyz":
+            return _verdict(self._readiness())
+        return _Response("404 Not Found", b"there are /metrics, /healthz and /readyz\n")
 
-    def _health(self) -> _Response:
-        problem = self._problem()
-        if problem is None:
-            return _Response("200 OK", b"ok\n")
-        return _Response("503 Service Unavailable", f"{problem}\n".encode())
+
+def _verdict(problem: str | None) -> _Response:
+    if problem is None:
+        return _Response("200 OK", b"ok\n")
+    return _Response("503 Service Unavailable", f"{problem}\n".encode())
 
 
 def _encode(response: _Response) -> bytes:

@@ -4,7 +4,7 @@ Components know each other by a URI in the certificate, `seawall://cluster/role/
 name: pods move, identities do not. Only TLS 1.3 is spoken, both sides show a certificate, and both
 must come from the CA given here; the public authorities of the machine count for nothing.
 
-Who may call what is decided in `rpc_server.py`; certificates are made elsewhere.
+Who may call what is decided in `rpc_server.py`; certificates are made by `certificates.py`.
 """
 
 import ssl

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from fabric.addresses import UnixAddress, parse_address
-from fabric.ids import NodeName, Role
+from fabric.ids import NodeName
 from fabric.lsn import Lsn
 from fabric.rpc_errors import RpcError
 from gateway.settings import GATEWAY_ROLE
 from gateway.users import role_sql
 from log_service.client import LogClient, NodeAddress
 from log_service.compute_methods import ComputeInfo, Computes, ComputeState
-from log_service.record_bodies import Genesis
 from pgwire.scram import ScramVerifier
-from storage.node_methods import ADOPT_BRANCH, FOUND_CLUSTER, AdoptBranch, FoundCluster
+from storage.founding import found_branch
 
 from .calls import Nodes
 from .cluster_file import ClusterError, ClusterFile
@@ -29,8 +28,6 @@ from .node_files import SUPERUSER, password_in, postgres_password, storage_addre
 from .ports import HOST
 from .socket_sql import SqlError, execute
 
-FOUND_MS: Final = 60_000  # initdb, when there is no template yet
-CREATE_MS: Final = 30_000
 LOOK_S: Final = 0.03
 ASK_MS: Final = 1_000
 DATABASE: Final = "postgres"
@@ -38,30 +35,15 @@ DATABASE: Final = "postgres"
 
 async def found(nodes: Nodes, cluster: ClusterFile) -> None:
     """Make the database: storage has its first cut, the log its first WAL."""
-    first, *others = storage_addresses(cluster)
-    branch = cluster.branch
+    members = [
+        NodeAddress(NodeName(name), f"tcp://{HOST}:{ports.rpc}", f"tcp://{HOST}:{ports.pg}")
+        for name, ports in cluster.log.items()
+    ]
     try:
-        answer = await nodes.call(
-            Role.STORAGE, first, FOUND_CLUSTER, FoundCluster(branch), timeout_ms=FOUND_MS
-        )
-        for address in others:
-            adopt = AdoptBranch(branch, (first,))
-            await nodes.call(Role.STORAGE, address, ADOPT_BRANCH, adopt)
-        made = answer.response
-        genesis = Genesis(
-            system_identifier=made.system_identifier,
-            tli=made.tli,
-            start=made.start,
-            segment_bytes=made.segment_bytes,
-            server_version=made.server_version,
-        )
-        members = [
-            NodeAddress(NodeName(name), f"tcp://{HOST}:{ports.rpc}", f"tcp://{HOST}:{ports.pg}")
-            for name, ports in cluster.log.items()
-        ]
         async with nodes.log() as log:
-            wal = bytes(answer.payload)
-            await log.create_branch(branch, genesis, members, wal, timeout_ms=CREATE_MS)
+            await found_branch(
+                nodes, log, cluster.branch, storage=storage_addresses(cluster), members=members
+            )
     except RpcError as error:
         raise ClusterError(f"the database could not be made: {error}") from error
 

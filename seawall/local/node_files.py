@@ -3,17 +3,17 @@
 Settings are made anew at every start, of cluster.json alone: nobody has to mend a file by hand.
 """
 
-import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fabric.ids import NodeName, Role
 from fabric.tls import Identity as TlsIdentity
+from fabric.toml_text import toml_text
 from sqlnode.privileges import Identity
 from sqlnode.server_copy import default_cache_dir
 
@@ -172,16 +172,6 @@ def log_addresses(cluster: ClusterFile) -> list[str]:
 def storage_addresses(cluster: ClusterFile) -> list[str]:
     """Return where the storage nodes take calls."""
     return [f"tcp://{HOST}:{port}" for port in cluster.storage.values()]
-
-
-def toml_text(values: Mapping[str, object]) -> str:
-    """Return a TOML file. JSON's strings, numbers, booleans and arrays are TOML's, too."""
-    plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
-    for table, entries in tables.items():
-        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(v)}" for name, v in entries.items())]
-    return "\n".join(lines) + "\n"
 
 
 def pgpass_text(cluster: ClusterFile, password: str, *, admin_password: str | None = None) -> str:

@@ -17,6 +17,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.problem: str | None = None
+        self.unreadiness: str | None = None
         self.port = 0
 
     async def ask(self, request: bytes) -> bytes:
@@ -31,9 +32,16 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def endpoint(settings: MetricsSettings | None = None) -> AsyncIterator[Endpoint]:
+async def endpoint(
+    settings: MetricsSettings | None = None, *, has_readiness: bool = True
+) -> AsyncIterator[Endpoint]:
     world = Endpoint()
-    server = MetricsServer(world.registry, problem=lambda: world.problem, settings=settings)
+    server = MetricsServer(
+        world.registry,
+        problem=lambda: world.problem,
+        readiness=(lambda: world.unreadiness) if has_readiness else None,
+        settings=settings,
+    )
     world.port = await server.start()
     try:
         yield world
@@ -58,6 +66,25 @@ async def test_health_says_what_is_wrong() -> None:
         world.problem = "postgres is not running"
         answer = await world.ask(b"GET /healthz HTTP/1.1\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"postgres is not running\n")
+
+
+@in_loop
+async def test_a_component_may_be_healthy_and_not_ready() -> None:
+    async with endpoint() as world:
+        assert (await world.ask(b"GET /readyz HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\nok\n")
+        world.unreadiness = "it opens its logs"
+        answer = await world.ask(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"it opens its logs\n")
+        assert (await world.ask(b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"ok\n")
+
+
+@in_loop
+async def test_a_component_that_says_nothing_else_is_ready_when_it_is_healthy() -> None:
+    async with endpoint(has_readiness=False) as world:
+        world.problem = "postgres is not running"
+        answer = await world.ask(b"GET /readyz HTTP/1.1\r\n\r\n")
         assert answer.endswith(b"postgres is not running\n")
 
 

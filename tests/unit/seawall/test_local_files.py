@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from fabric.addresses import UNIX_PATH_BYTES_MAX
 from fabric.ids import ClusterName
 from fabric.settings import load as load_settings
+from fabric.toml_text import toml_text
 from gateway.settings import GatewaySettings
 from log_service.node_settings import NodeSettings
 from seawall.local.cluster_file import (
@@ -39,7 +40,6 @@ from seawall.local.node_files import (
     pgpass_text,
     prepare,
     settings_of,
-    toml_text,
 )
 from seawall.local.ports import (
     HOST,
