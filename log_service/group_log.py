@@ -181,6 +181,13 @@ class GroupLog:
         pieces, index = read_wal(self._table, tli, lsn, 1)
         return index if pieces else None
 
+    def wal_before(self, index: int) -> WalPosition | None:
+        """Return how far WAL was before an entry, or a mark (64 KiB) earlier; None: not here.
+
+        From memory alone: for whoever must not wait for a disk.
+        """
+        return self._table.wal_before(index)
+
     # --- For the writer: one thread -----------------------------------------------------------
 
     def save_hard_state(self, term: int, vote: int) -> None:

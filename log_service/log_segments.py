@@ -82,6 +82,13 @@ class SegmentTable:
             segment = self._segments[number - 1]
             return self._place(segment, segment.index.before_wal(position))
 
+    def wal_before(self, index: int) -> WalPosition | None:
+        """Return how far WAL was, at the last mark not after an entry; None if that is not here."""
+        with self._lock:
+            if not self._start_index < index <= self._last_index():
+                return None
+            return self._segments[self._number_of(index)].index.before_index(index)[2]
+
     def has_changed_since(self, place: Place) -> bool:
         """Whether entries may have changed on disk since the place was given out."""
         with self._lock:

@@ -23,6 +23,7 @@ import structlog
 
 from fabric.addresses import Address, parse_address
 from fabric.ids import BranchName, Role
+from fabric.metrics import MetricsServer
 from fabric.rpc_client import RpcClient
 from fabric.rpc_errors import BadRequestError, RetryError
 from fabric.rpc_server import RpcServer
@@ -41,6 +42,7 @@ from .group_host import GroupHost, HostContext
 from .group_log import GroupLog
 from .group_time import CALM_AFTER_TICKS, HEARTBEAT_TICKS
 from .log_state import LogStart
+from .node_metrics import registry_of
 from .node_settings import NodeSettings
 from .peers import RAFT_CHANNEL, PeerLinks
 from .raft_codec import Rest
@@ -108,12 +110,15 @@ class LogNode:
         self._ticker: asyncio.TimerHandle | None = None
         self._stride = 1  # ticks until it wakes us (group_time.py)
         self._is_closing = False
+        self._is_serving = False
+        self._metrics: MetricsServer | None = None
 
     # --- Life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Open every log that is here, listen, and let time pass."""
         self._take_lock()
+        await self._serve_metrics()  # first: to recover may take longer than a probe waits
         for directory in sorted(self._groups_dir.iterdir()):
             branch = BranchName(directory.name)
             disk = await self._writer.run(lambda d=directory: GroupLog.open(d, self._disk()))  # type: ignore[misc]  # mypy does not infer a lambda with a default
@@ -126,11 +131,14 @@ class LogNode:
             self.pg_address = await self.replication.listen(
                 parse_address(settings.pg_listen), self._server_tls
             )
+        self._is_serving = True
         self._tick()
 
     async def close(self) -> None:
         """Leave so that nobody notices; then nothing of us is left."""
         self._is_closing = True
+        if self._metrics is not None:
+            await self._metrics.close()
         await self._hand_over()
         await self.replication.close()
         if self._ticker is not None:
@@ -155,6 +163,35 @@ class LogNode:
                 log.warning("lead not handed over in time")
                 return
             await asyncio.sleep(self.settings.group.tick_ms / 1000)
+
+    # --- Probes -------------------------------------------------------------------------------
+
+    def problem(self) -> str | None:
+        """Say why only a restart can help, for a probe; None if that is not so.
+
+        Neither a missing leader nor a full disk is a reason: a restart would make them worse.
+        """
+        return f"the disk failed: {self.failure.result()}" if self.failure.done() else None
+
+    def unreadiness(self) -> str | None:
+        """Say why this node does not do its part, for a probe; None if it does.
+
+        Whether there is a leader is not this node's part: in a partition it goes on serving.
+        """
+        if not self._is_serving:
+            return f"it opens its logs: {len(self.hosts)} so far"
+        full = [host.branch for host in self.hosts.values() if host.group.is_disk_full]
+        return f"the disk is full: {full[0]} cannot be written" if full else self.problem()
+
+    async def _serve_metrics(self) -> None:
+        settings = self.settings.metrics
+        if settings is None:
+            return
+        self._metrics = MetricsServer(
+            registry_of(self), problem=self.problem, readiness=self.unreadiness, settings=settings
+        )
+        port = await self._metrics.start()
+        log.info("metrics are served", host=settings.host, port=port)
 
     def _take_lock(self) -> None:
         self._groups_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

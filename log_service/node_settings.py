@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from fabric.ids import ClusterName, NodeName
 from fabric.logs import LogSettings
+from fabric.metrics import MetricsSettings
 from fabric.settings import secret
 from fabric.tls import TlsFiles
 from object_store.cloud import ObjectStoreOptions
@@ -57,3 +58,6 @@ class NodeSettings:
     logs: LogSettings = field(default_factory=LogSettings)
 
     group: GroupSettings = field(default_factory=GroupSettings)
+
+    metrics: MetricsSettings | None = None
+    """Where Prometheus and probes ask. None: nowhere."""

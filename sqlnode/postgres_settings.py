@@ -66,6 +66,7 @@ class PostgresSettings:
     tcp_host: str = "127.0.0.1"  # where that is
     # Lines of pg_hba.conf for TCP. None: whoever comes over loopback, with a password.
     tcp_rules: tuple[str, ...] | None = None
+    ident_rules: tuple[str, ...] = ()  # lines of pg_ident.conf, for rules that name a map
     local_auth: Literal["trust", "scram-sha-256"] = "trust"
     extra: Mapping[str, str] = field(default_factory=dict)
     # As `extra`, but beyond the reach of ALTER SYSTEM. Visible to every user in the process list.
@@ -79,9 +80,9 @@ class PostgresSettings:
             )
         if self.tcp_port is not None and not 1 <= self.tcp_port <= 65535:  # noqa: PLR2004  # TCP's
             raise SettingsError(f"tcp_port {self.tcp_port} is not a port: use 1 to 65535")
-        for rule in self.tcp_rules or ():
+        for rule in (*(self.tcp_rules or ()), *self.ident_rules):
             if "\n" in rule:
-                raise SettingsError(f"{rule!r} is more than one line of pg_hba.conf: make it two")
+                raise SettingsError(f"{rule!r} is more than one line of its file: make it two")
         _verify_extra(self)
 
     @property
@@ -208,6 +209,12 @@ def pg_hba_conf(settings: PostgresSettings) -> str:
     ]
     if settings.tcp_port is not None:
         lines += LOOPBACK_RULES if settings.tcp_rules is None else settings.tcp_rules
+    return "\n".join(lines) + "\n"
+
+
+def pg_ident_conf(settings: PostgresSettings) -> str:
+    """Return which certificates are which users, for the rules that ask."""
+    lines = ["# MAP  WHO THE CERTIFICATE NAMES  USER", *settings.ident_rules]
     return "\n".join(lines) + "\n"
 
 

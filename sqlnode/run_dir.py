@@ -7,7 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
-from .postgres_settings import PostgresSettings, SettingsError, pg_hba_conf, postgresql_conf
+from .postgres_settings import (
+    PostgresSettings,
+    SettingsError,
+    pg_hba_conf,
+    pg_ident_conf,
+    postgresql_conf,
+)
 from .privileges import Identity, obstacle
 from .servers import PgVersion
 
@@ -20,7 +26,7 @@ def write_configuration(
     texts = {
         "postgresql.conf": postgresql_conf(settings, version=version),
         "pg_hba.conf": pg_hba_conf(settings),
-        "pg_ident.conf": "# No user name maps.\n",
+        "pg_ident.conf": pg_ident_conf(settings),
     }
     for name, text in texts.items():
         _replace(run_dir / name, text, identity)

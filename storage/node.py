@@ -138,7 +138,12 @@ class StorageNode:
         )
         if settings.metrics is not None:
             registry = registry_of(self.hosts, self.store, handlers.counters)
-            self._metrics = MetricsServer(registry, problem=self.problem, settings=settings.metrics)
+            self._metrics = MetricsServer(
+                registry,
+                problem=self.problem,
+                readiness=self.unreadiness,
+                settings=settings.metrics,
+            )
             await self._metrics.start()
         for record in records:
             if record.branch not in self.hosts:  # somebody may have been quick
@@ -248,6 +253,13 @@ class StorageNode:
         if self._healer.complaint:
             found.append(self._healer.complaint)
         return "; ".join(found) or None
+
+    def unreadiness(self) -> str | None:
+        """Say why others should be asked, for a probe; None if pages are served.
+
+        A branch that gets no further is no reason: what it has is served all the same.
+        """
+        return "it makes its damaged page store anew" if self._healer.is_rebuilding else None
 
     def reports(self) -> list[BranchReport]:
         """Say how every branch is."""

@@ -49,6 +49,7 @@ from .configuration import (
     SERVER_KEY_FILE,
     password_file,
 )
+from .metrics import metrics_of
 from .server import Context
 from .settings import AgentSettings
 
@@ -116,7 +117,8 @@ async def _serve(settings: AgentSettings, binaries: ServerBinaries, identity: Id
         gc.set_threshold(50_000, 50, 100)
         ready = {"event": "compute agent ready", "clients": settings.client_address}
         print(json.dumps(ready), flush=True)  # noqa: T201  # for whoever started us
-        await agent.run()
+        async with metrics_of(agent, settings.metrics):
+            await agent.run()
     log.info("compute agent stopped")
     return 0
 

@@ -18,7 +18,12 @@ from typing import Any, Final
 import structlog
 
 from fabric.rpc_errors import RpcError
-from log_service.compute_methods import COMPLAINT_CHARACTERS_MAX, ComputeReport, Orders
+from log_service.compute_methods import (
+    COMPLAINT_CHARACTERS_MAX,
+    ComputeReport,
+    ComputeState,
+    Orders,
+)
 
 from .aside import delete_aside, empty_aside
 from .checkpoints import Pacer
@@ -44,6 +49,7 @@ from .machine import (
     Tick,
 )
 from .positions import SQL_FAILURES
+from .primary_sql import PrimarySql
 from .reports import Reporter, now_ms
 from .server import Context, Lessons, LifeError, Server
 
@@ -115,6 +121,27 @@ class Agent:
         """What is wrong; empty if all is well."""
         server = "" if self._server is None else self._server.complaint
         return (self.machine.complaint or server)[:COMPLAINT_CHARACTERS_MAX]
+
+    @property
+    def living(self) -> Server | None:
+        """The server of this life, unless that is being ended: then parts of it are gone."""
+        is_ending = self.machine.phase in {Phase.ENDING, Phase.DRAINED} or self._bug is not None
+        return None if is_ending else self._server
+
+    def problem(self) -> str | None:
+        """Say why only a restart can help, for a probe; None if that is not so.
+
+        A log or a storage that cannot be reached is no reason: it goes on where it was.
+        """
+        return None if self._bug is None else f"the agent ends by a bug: {self._bug!r}"
+
+    def unreadiness(self) -> str | None:
+        """Say why clients had better go elsewhere, for a probe; None if postgres answers them."""
+        state, phase = self.machine.state, self.machine.phase
+        is_ready = phase in {Phase.REPLICA, Phase.PRIMARY} and state is not ComputeState.PROMOTING
+        if is_ready:
+            return self.problem()
+        return f"it is {phase.name.lower()}: {self.complaint or 'not for long'}"
 
     # The machine.
 
@@ -244,9 +271,11 @@ class Agent:
         await self._refresh_once(server)
         if server.keeper is not None:
             await server.keeper.forget_statistics(epoch)
+        statements = PrimarySql(self._settings.primary_sql_file)
         for second in itertools.count():
             if self.machine.phase is not Phase.PRIMARY:
                 return
+            await statements.carry_out(server)
             await server.save_settings(epoch)
             if second % PREWARM_LOOKS == PREWARM_LOOKS - 1:
                 await server.save_prewarm(epoch)

@@ -87,6 +87,7 @@ class CacheKeeper:
         hurry_cut: Callable[[], None],
     ) -> None:
         """`hurry_cut` is called when a newer cut would help."""
+        self.used_bytes: int | None = None  # at the last look
         self._broker, self._pages, self._postgres = broker, pages, postgres
         self._bytes_max, self._reached, self._hurry_cut = bytes_max, reached, hurry_cut
         self._proofs, self._sightings, self._hand = Proofs(), Sightings(), Hand()
@@ -114,6 +115,7 @@ class CacheKeeper:
         used_bytes = await asyncio.to_thread(allocated_bytes, self._broker.block_map.data_dir)
         wanted = blocks_over(used_bytes, self._bytes_max)
         self._is_over = wanted > 0
+        self.used_bytes = used_bytes
         if not is_watched(used_bytes, self._bytes_max):
             self._proofs.forget()
             self._pause_s = LOOK_S

@@ -84,6 +84,7 @@ FAILURES: Final = (
     SourceError,
 )
 
+EXECUTE_S: Final = 10.0
 WARM_AFTER_S: Final = 2.0  # whoever waited for this compute comes first
 WARM_BLOCKS: Final = 128
 WARM_PAUSE_S: Final = 0.02  # after so many: 50 MB/s, for it is a hint, and others have work to do
@@ -140,6 +141,7 @@ class Server:
         self.positions: Positions | None = None
         self.pages: StoragePages | None = None
         self.keeper: Keeper | None = None
+        self.cache: CacheKeeper | None = None
         self.limits = lessons.limits
         self._context, self._lessons = context, lessons
         self._moved, self._doubted = moved, doubted
@@ -148,7 +150,7 @@ class Server:
         self._postgres: Postgres | None = None
         self._building: asyncio.Future[ControlFile] | None = None
         self._opening: asyncio.Future[Broker] | None = None
-        self._cache_bytes_max = 0  # known once there is a server
+        self.cache_bytes_max = 0  # known once there is a server
         self._tasks: list[asyncio.Task[None]] = []
         self._segments: set[str] = set()
         self._sql: Connection | None = None
@@ -175,6 +177,14 @@ class Server:
     def cut_lsn(self) -> Lsn:
         """Of the newest cut that its missing blocks may be read from."""
         return Lsn(0) if self.pages is None else self.pages.cut_lsn
+
+    @property
+    def broker(self) -> Broker | None:
+        """What gets its blocks, once that is open; not to be touched while this life is ended."""
+        opening = self._opening
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception():
+            return None
+        return self._broker
 
     @property
     def complaint(self) -> str:
@@ -226,6 +236,18 @@ class Server:
             self._sql = await connect(self._running)
         await self._sql.execute("checkpoint")
 
+    async def execute(self, sql: str) -> None:
+        """Carry out statements, over a connection of their own; raises one of `SQL_FAILURES`.
+
+        The server logs nothing of them: they may be secret, and it quotes those that fail.
+        """
+        connection = await connect(self._running)
+        try:
+            await connection.execute("set log_min_messages = panic", timeout=EXECUTE_S)
+            await connection.execute(sql, timeout=EXECUTE_S)
+        finally:
+            connection.terminate()
+
     async def ending(self) -> Ending:
         """Wait until postgres ends, by whatever cause."""
         status = await self._running.wait_exit()
@@ -248,7 +270,7 @@ class Server:
     async def save_prewarm(self, epoch: Epoch) -> None:
         """Save which blocks were read in this life, for the next ones."""
         if self.keeper is not None:
-            most = blocks_max(self._cache_bytes_max)
+            most = blocks_max(self.cache_bytes_max)
             await self.keeper.save_prewarm(epoch, await used_runs(self._broker.block_map, most))
 
     async def refresh_settings(self) -> None:
@@ -352,16 +374,16 @@ class Server:
         )
         self._spawn(self.positions.run())
         self._spawn(pins.run())
-        self._cache_bytes_max = bound_of(settings.cache_bytes_max, context.run_dir)
-        cache = CacheKeeper(
+        self.cache_bytes_max = bound_of(settings.cache_bytes_max, context.run_dir)
+        self.cache = CacheKeeper(
             self._broker,
             self.pages,
             postgres,
-            bytes_max=self._cache_bytes_max,
+            bytes_max=self.cache_bytes_max,
             reached=lambda: self.reached,
             hurry_cut=pins.hurry,
         )
-        self._spawn(cache.run())
+        self._spawn(self.cache.run())
         if saved.prewarm:
             self._spawn(self._warm(saved.prewarm))
 

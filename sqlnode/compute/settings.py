@@ -8,6 +8,7 @@ import msgspec
 from fabric.addresses import TcpAddress, host_is_loopback, parse_address
 from fabric.ids import BranchName, ClusterName, NodeName
 from fabric.logs import LogSettings
+from fabric.metrics import MetricsSettings
 from fabric.settings import secret
 from fabric.tls import TlsFiles
 from sqlnode.postgres_settings import FIXED_NAMES, PostgresSettings
@@ -74,6 +75,10 @@ class AgentSettings:
     standby_password: str | None = secret()
     """With which we read WAL, if the log nodes ask for one."""
 
+    primary_sql_file: str | None = None
+    """Statements that a primary carries out as the superuser in database postgres when it has
+    become one, and when the file has changed: roles and their verifiers. Harmless to repeat."""
+
     shared_buffers: str = "128MB"
 
     cache_bytes_max: Annotated[int, msgspec.Meta(ge=CACHE_BYTES_MIN)] | None = None
@@ -95,6 +100,9 @@ class AgentSettings:
     report_ms: Annotated[int, msgspec.Meta(ge=10, le=500)] = 200
 
     logs: LogSettings = field(default_factory=LogSettings)
+
+    metrics: MetricsSettings | None = None
+    """Where Prometheus and probes ask. None: nowhere."""
 
     def __post_init__(self) -> None:
         address = self.listen_address

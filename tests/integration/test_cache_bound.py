@@ -51,8 +51,10 @@ def cluster(
         directory=new_run_root(identity),
         template=cluster_template,
     )
-    bound = {"cache_bytes_max": BOUND_BYTES}
-    with contextlib.closing(fleet), compute_clusters(fleet, computes=2, **bound) as cluster:
+    with (
+        contextlib.closing(fleet),
+        compute_clusters(fleet, computes=2, cache_bytes_max=BOUND_BYTES) as cluster,
+    ):
         cluster.wait_for_primary()
         cluster.wait_for_replica()
         yield cluster

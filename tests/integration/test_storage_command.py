@@ -15,16 +15,15 @@ import select
 import shutil
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.command import DEADLINE_S, SEAWALL, clean_environment, run_seawall
+from fixtures.probes import http, metrics
 from fixtures.storage_cluster import BRANCH, STORES, storage_worlds
 from fixtures.waiting import eventually
 
-from bench.node_process import HOST, free_ports
+from bench.node_process import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -164,25 +163,11 @@ def test_health_is_bad_while_a_branch_gets_no_further(
     with world.churning(seed=3) as churn:
         eventually(lambda: http(metrics_port, "/healthz")[0] == 503, what="bad health")
         assert of_branch(metrics(metrics_port), "failing") == 1
+        assert http(metrics_port, "/readyz") == (200, "ok\n")  # what it has is served
         churn.wait_for_more(1)
     lsn = world.cut()
     assert http(metrics_port, "/healthz") == (200, "ok\n")
     assert world.differences(NODE, lsn) == []
-
-
-def http(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=DEADLINE_S) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def metrics(port: int) -> dict[str, float]:
-    lines = http(port, "/metrics")[1].splitlines()
-    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
-    return {name: float(value) for name, value in pairs}
 
 
 def moved(before: Mapping[str, float], after: Mapping[str, float], name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fabric.tls import TlsFiles
 from sqlnode.compute.configuration import (
     auto_conf,
     compute_settings,
+    ident_rules,
     parse_auto_conf,
     password_file,
     tcp_rules,
@@ -123,17 +125,33 @@ def test_loopback_takes_passwords_and_gives_no_wal() -> None:
     ]
 
 
-def test_wal_goes_over_tcp_only_to_who_has_a_certificate_too() -> None:
-    settings = agent(
+def remote_agent() -> AgentSettings:
+    return agent(
         pg_listen="tcp://10.0.0.1:5432",
         tls=TLS,
         server_tls=SERVER_TLS,
         ingest_address="tcp://10.0.0.1:5432",
     )
+
+
+def test_only_certificates_of_log_nodes_open_the_door_for_wal() -> None:
+    assert ident_rules(agent()) == ()
+    [rule] = ident_rules(remote_agent())
+    name, pattern, user = rule.split()
+    assert (name, user) == ("seawall_log", "postgres")
+    # PostgreSQL sees RFC 2253's form, in which the role stands behind the node.
+    found = re.compile(pattern.removeprefix("/"))
+    assert found.search("CN=pg-log-1,OU=log")
+    for other in ("CN=pg-compute-1,OU=compute", "CN=OU=log,OU=gateway", "CN=a,OU=logs", "OU=log"):
+        assert not found.search(other), other
+
+
+def test_wal_goes_over_tcp_only_to_who_has_a_certificate() -> None:
+    settings = remote_agent()
     rules = [rule.split() for rule in tcp_rules(settings)]
     assert {rule[0] for rule in rules} == {"hostssl"}
     replication = [rule for rule in rules if rule[1] == "replication"]
-    assert all(rule[4:] == ["scram-sha-256", "clientcert=verify-ca"] for rule in replication)
+    assert all(rule[4:] == ["cert", "clientname=DN", "map=seawall_log"] for rule in replication)
     assert len(replication) == 2
 
 
