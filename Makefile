@@ -8,10 +8,11 @@ N ?= 2000
 BENCH_ARGS ?=
 FAULTS_ARGS ?=
 UP_ARGS ?=
+IMAGES_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
-	nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway pg-suites \
+	chart generate images e2e nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway pg-suites \
 	check clean
 
 help: ## List the targets
@@ -36,13 +37,13 @@ types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
 test: environment lint types ## Everything that every change must pass, on one PostgreSQL
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m 'not stock and not faults' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m 'not stock and not faults and not e2e' $(PYTEST_ARGS)
 
 embedded: environment ## The tests with servers again, on the embedded PostgreSQL
-	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults and not e2e' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
-	.venv/bin/pytest --ignore=tests/integration $(PYTEST_ARGS)
+	.venv/bin/pytest --ignore=tests/integration --ignore=tests/e2e $(PYTEST_ARGS)
 
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
@@ -63,6 +64,19 @@ matrix: environment ## The tests against servers of the majors that `make test` 
 	servers=$$(.venv/bin/python scripts/fetch-matrix-servers) && \
 		SEAWALL_TEST_PG=$$(printf '%s' "$$servers" | tr '\n' ',') \
 		.venv/bin/pytest -m postgres $(PYTEST_ARGS)
+
+chart: environment ## Check the Helm chart; SEAWALL_HELM names a helm
+	.venv/bin/pytest tests/unit/operator/test_chart.py $(PYTEST_ARGS)
+
+generate: environment ## Write the CRD, dashboards and alerts of the chart anew
+	.venv/bin/python -P -m kube_operator.crd > charts/seawall/crds/postgresclusters.seawall.dev.yaml
+	.venv/bin/python -P -m kube_operator.monitoring charts/seawall/monitoring
+
+images: environment ## Build the container images into build/images; IMAGES_ARGS=--offline-base
+	images/build --output build/images $(IMAGES_ARGS)
+
+e2e: environment ## The tests on a real Kubernetes: the rig's, as root, or that of KUBECONFIG
+	.venv/bin/pytest -m e2e $(PYTEST_ARGS)
 
 sim: environment ## Simulate the consensus core: N=2000 seeds from 0 on, or SEED=17 alone with its trace
 	cd tests && ../.venv/bin/python -m simulation $(if $(SEED),--seed $(SEED) --trace,--seeds 0:$(N))

@@ -201,6 +201,8 @@ def toml_findings(path: str, text: str) -> Iterator[str]:
 
 def yaml_findings(path: str, text: str) -> Iterator[str]:
     """YAML parses."""
+    if fnmatch.fnmatch(path, "charts/*/templates/*"):
+        return  # templates of YAML; tests/unit/operator/test_chart.py renders them
     try:
         list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:

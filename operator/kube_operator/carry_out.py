@@ -1,0 +1,202 @@
+"""Carries a plan's actions out, one after the other. The first that fails ends it: the next look
+sees what is true by then.
+
+What somebody should know of becomes an event of the cluster: a pod that is replaced, a member that
+is given up, another primary.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from fabric.ids import NodeName
+from log_service.client import NodeAddress
+
+from .actions import (
+    Action,
+    AddMember,
+    Adopt,
+    Apply,
+    Found,
+    MakeAuthority,
+    MakeCertificate,
+    MakePasswords,
+    Mark,
+    NodeAction,
+    Remove,
+    RemoveMember,
+    SecretAction,
+    SwitchOver,
+    Transfer,
+)
+from .database import Database
+from .events import EventRecorder, Notice
+from .kube_port import CLUSTER, POD, SECRET, Conflict, Json, Key, KubePort, NotFound
+from .manifests.configuration import (
+    log_nodes,
+    rpc_address,
+    storage_addresses,
+    wal_address,
+)
+from .manifests.secrets import (
+    authority_secret,
+    decoded,
+    internal_secret,
+    node_certificate,
+    superuser_secret,
+)
+from .names import PRIMARY, ROLE_LABEL, RPC_PORT, Component
+from .observed import Observed, address_of
+from .runtime import View
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What actions are carried out with, for one cluster."""
+
+    api: KubePort
+    events: EventRecorder
+    view: View
+    cluster: Json
+    seen: Observed
+    database: Database | None
+    """None: the cluster has no authority yet, so nobody can be called."""
+
+    async def carry_out(self, action: Action) -> None:
+        """Carry out one action; KubeError, RpcError."""
+        log.info("action", cluster=str(self.view.key), what=_in_words(action))
+        match action:
+            case Apply(kind, manifest):
+                await self.api.apply(kind, self._owned(manifest))
+            case Remove(kind, name, uid, reason):
+                if reason:
+                    self._note("Removing", f"{kind.kind} {name} is removed: {reason}.")
+                with contextlib.suppress(NotFound):  # somebody was faster
+                    await self.api.delete(kind, self._key(name), uid=uid)
+            case Mark(pod, role):
+                await self._mark(pod, role)
+            case MakeAuthority() | MakePasswords() | MakeCertificate():
+                await self._make_secret(action)
+            case _:
+                if self.database is not None:
+                    await self._ask(self.database, action)
+
+    # --- Kubernetes ---------------------------------------------------------------------------
+
+    async def _mark(self, pod: str, role: str | None) -> None:
+        if role == PRIMARY:
+            self._note("Primary", f"{pod} is the primary.")
+        changes = {"metadata": {"labels": {ROLE_LABEL: role}}}
+        await self.api.patch(POD, self._key(pod), changes)
+
+    async def _make_secret(self, action: SecretAction) -> None:
+        names = self.seen.names
+        match action:
+            case MakeAuthority():
+                await self._create_secret(authority_secret(names))
+            case MakePasswords():
+                await self._make_passwords()
+            case MakeCertificate(component, node):
+                authority = self._secret(names.authority_secret)
+                if authority is not None:
+                    made = node_certificate(names, authority["data"], component, node)
+                    await self.api.apply(SECRET, self._owned(made))
+
+    async def _make_passwords(self) -> None:
+        names = self.seen.names
+        superuser = self._secret(names.superuser_secret)
+        if superuser is None:
+            superuser = await self._create_secret(superuser_secret(names))
+        if self._secret(names.internal_secret) is None and superuser is not None:
+            password = decoded(superuser["data"], "password").decode()
+            await self._create_secret(internal_secret(names, password))
+
+    async def _create_secret(self, manifest: Json) -> Json | None:
+        """Make a Secret; one that is there stays, because others may use it already."""
+        try:
+            return await self.api.create(SECRET, self._owned(manifest))
+        except Conflict:
+            return None
+
+    def _secret(self, name: str) -> Json | None:
+        """Return a Secret as it is by now: this very plan may have made it."""
+        secrets = self.view.owned(SECRET)
+        return next((one for one in secrets if one["metadata"]["name"] == name), None)
+
+    def _owned(self, manifest: Json) -> Json:
+        reference = {
+            "apiVersion": CLUSTER.api_version,
+            "kind": CLUSTER.kind,
+            "name": self.seen.names.cluster,
+            "uid": self.seen.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        metadata = {**manifest["metadata"], "ownerReferences": [reference]}
+        return {**manifest, "metadata": metadata}
+
+    def _key(self, name: str) -> Key:
+        return Key(self.seen.names.namespace, name)
+
+    # --- The database -------------------------------------------------------------------------
+
+    async def _ask(self, database: Database, action: NodeAction) -> None:
+        log_addresses = list(pod_addresses(self.seen, Component.LOG).values())
+        match action:
+            case Found():
+                members = [self._member(n) for n in log_nodes(self.seen.names, self.seen.spec)]
+                storage = storage_addresses(self.seen.names, self.seen.spec)
+                await database.found(storage, members)
+                self._note("Founded", "The database is made.")
+            case Adopt(node, sources):
+                self._note("Filling", f"Storage node {node} is filled.")
+                await database.adopt(
+                    pod_addresses(self.seen, Component.STORAGE)[node],
+                    [rpc_address(self.seen.names, Component.STORAGE, one) for one in sources],
+                )
+            case AddMember(node):
+                self._note("AddingMember", f"{node} becomes a member of the log.")
+                await database.add_member(log_addresses, self._member(node))
+            case RemoveMember(node, member):
+                self._note("RemovingMember", f"{node} is no member of the log any more.")
+                await database.remove_member(log_addresses, member)
+            case Transfer(to):
+                await database.transfer(log_addresses, to)
+            case SwitchOver(to):
+                self._note("Switchover", f"{to} becomes the primary.")
+                await database.switchover(log_addresses, to)
+
+    def _member(self, node: str) -> NodeAddress:
+        names = self.seen.names
+        rpc = rpc_address(names, Component.LOG, node)
+        return NodeAddress(NodeName(node), rpc, wal_address(names, node))
+
+    def _note(self, reason: str, message: str) -> None:
+        self.events.note(self.cluster, Notice("Normal", reason, message))
+
+
+def pod_addresses(seen: Observed, component: Component) -> dict[str, str]:
+    """Return where the nodes of a kind take calls, by name, as far as they have an address."""
+    found = {}
+    for node, pod in seen.pods(component).items():
+        address = address_of(pod)
+        if address:
+            host = f"[{address}]" if ":" in address else address
+            found[node] = f"tcp://{host}:{RPC_PORT}"
+    return found
+
+
+def _in_words(action: Action) -> str:
+    """Return an action for the log, without what is in manifests."""
+    match action:
+        case Apply(kind, manifest):
+            return f"apply {kind.kind} {manifest['metadata']['name']}"
+        case Remove(kind, name):
+            return f"remove {kind.kind} {name}"
+        case _:
+            values: Any = [getattr(action, name) for name in action.__slots__]
+            return " ".join([type(action).__name__, *map(str, values)])

@@ -1,0 +1,1 @@
+"""What objects of Kubernetes look like. Pure: a specification in, manifests out."""

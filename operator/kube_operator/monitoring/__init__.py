@@ -1,0 +1,1 @@
+"""Dashboards and alerts of the chart, as data. The operator runs nothing of this."""

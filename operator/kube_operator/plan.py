@@ -1,0 +1,46 @@
+"""What is done for a cluster next. Pure: all that is seen in, actions out, in their order.
+
+    Secrets, settings, Services, policies      what is missing or differs
+    log and storage                            volumes, pods, members; the database, once
+    computes                                   as many as wanted; labels by which they are found
+    rollout                                    one pod that is made of something old
+
+There is no memory but what is seen: whoever stops after any action, and begins again, goes on.
+"""
+
+from dataclasses import dataclass
+
+from .actions import Action
+from .observed import Observed
+from .plan_computes import plan_computes, plan_roles
+from .plan_nodes import plan_members, plan_nodes
+from .plan_objects import plan_objects
+from .plan_rollout import Rollout, plan_rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done."""
+
+    actions: tuple[Action, ...]
+    rollout: Rollout
+
+
+def plan(seen: Observed) -> Plan:
+    """Say what is to be done for a cluster as it is seen."""
+    roles = tuple(plan_roles(seen))
+    if seen.spec.paused:
+        # Clients find the primary even so: that is nothing that anybody has asked to stop.
+        return Plan(roles, Rollout((), None))
+    rollout = plan_rollout(seen)
+    actions: list[Action] = [
+        *roles,
+        *plan_objects(seen),
+        *plan_nodes(seen),
+        *plan_members(seen),
+        *plan_computes(seen, surge=rollout.surge),
+    ]
+    # Whatever else is to be done comes first: a rollout takes away what may be needed for it.
+    if rollout.action is not None and not actions:
+        actions.append(rollout.action)
+    return Plan(tuple(actions), rollout)
