@@ -46,10 +46,11 @@ class MakePasswords:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Label a compute with its role; None: it has none at the moment."""
+    """Give a pod a label; None: take it away."""
 
     pod: str
-    role: str | None
+    label: str
+    value: str | None
 
 
 @dataclass(frozen=True, slots=True)

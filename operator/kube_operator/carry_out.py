@@ -31,7 +31,7 @@ from .actions import (
     SwitchOver,
     Transfer,
 )
-from .database import Database
+from .database import Database, Nodes
 from .events import EventRecorder, Notice
 from .kube_port import CLUSTER, POD, SECRET, Conflict, Json, Key, KubePort, NotFound
 from .manifests.configuration import (
@@ -47,8 +47,8 @@ from .manifests.secrets import (
     node_certificate,
     superuser_secret,
 )
-from .names import PRIMARY, ROLE_LABEL, RPC_PORT, Component
-from .observed import Observed, address_of
+from .names import METRICS_PORT, PRIMARY, RPC_PORT, SILENT, Component
+from .observed import Observed, address_of, is_ready
 from .runtime import View
 
 log = structlog.get_logger()
@@ -77,8 +77,8 @@ class Hands:
                     self._note("Removing", f"{kind.kind} {name} is removed: {reason}.")
                 with contextlib.suppress(NotFound):  # somebody was faster
                     await self.api.delete(kind, self._key(name), uid=uid)
-            case Mark(pod, role):
-                await self._mark(pod, role)
+            case Mark(pod, label, value):
+                await self._mark(pod, label, value)
             case MakeAuthority() | MakePasswords() | MakeCertificate():
                 await self._make_secret(action)
             case _:
@@ -87,11 +87,12 @@ class Hands:
 
     # --- Kubernetes ---------------------------------------------------------------------------
 
-    async def _mark(self, pod: str, role: str | None) -> None:
-        if role == PRIMARY:
+    async def _mark(self, pod: str, label: str, value: str | None) -> None:
+        if value == PRIMARY:
             self._note("Primary", f"{pod} is the primary.")
-        changes = {"metadata": {"labels": {ROLE_LABEL: role}}}
-        await self.api.patch(POD, self._key(pod), changes)
+        if value == SILENT:
+            self._note("Silent", f"{pod} does not answer: its Service goes past it.")
+        await self.api.patch(POD, self._key(pod), {"metadata": {"labels": {label: value}}})
 
     async def _make_secret(self, action: SecretAction) -> None:
         names = self.seen.names
@@ -145,7 +146,6 @@ class Hands:
     # --- The database -------------------------------------------------------------------------
 
     async def _ask(self, database: Database, action: NodeAction) -> None:
-        log_addresses = list(pod_addresses(self.seen, Component.LOG).values())
         match action:
             case Found():
                 members = [self._member(n) for n in log_nodes(self.seen.names, self.seen.spec)]
@@ -155,20 +155,20 @@ class Hands:
             case Adopt(node, sources):
                 self._note("Filling", f"Storage node {node} is filled.")
                 await database.adopt(
-                    pod_addresses(self.seen, Component.STORAGE)[node],
+                    rpc_address(self.seen.names, Component.STORAGE, node),
                     [rpc_address(self.seen.names, Component.STORAGE, one) for one in sources],
                 )
             case AddMember(node):
                 self._note("AddingMember", f"{node} becomes a member of the log.")
-                await database.add_member(log_addresses, self._member(node))
+                await database.add_member(self._member(node))
             case RemoveMember(node, member):
                 self._note("RemovingMember", f"{node} is no member of the log any more.")
-                await database.remove_member(log_addresses, member)
+                await database.remove_member(member)
             case Transfer(to):
-                await database.transfer(log_addresses, to)
+                await database.transfer(to)
             case SwitchOver(to):
                 self._note("Switchover", f"{to} becomes the primary.")
-                await database.switchover(log_addresses, to)
+                await database.switchover(to)
 
     def _member(self, node: str) -> NodeAddress:
         names = self.seen.names
@@ -179,15 +179,24 @@ class Hands:
         self.events.note(self.cluster, Notice("Normal", reason, message))
 
 
-def pod_addresses(seen: Observed, component: Component) -> dict[str, str]:
-    """Return where the nodes of a kind take calls, by name, as far as they have an address."""
-    found = {}
-    for node, pod in seen.pods(component).items():
-        address = address_of(pod)
-        if address:
-            host = f"[{address}]" if ":" in address else address
-            found[node] = f"tcp://{host}:{RPC_PORT}"
-    return found
+def nodes_of(seen: Observed) -> Nodes:
+    """Return which nodes have an address, and where others know them."""
+    found: dict[Component, dict[str, str]] = {Component.LOG: {}, Component.STORAGE: {}}
+    reach = {}
+    for component, addresses in found.items():
+        for node, pod in seen.pods(component).items():
+            host = address_of(pod)
+            if host:
+                known = addresses[node] = rpc_address(seen.names, component, node)
+                reach[known] = (
+                    f"tcp://[{host}]:{RPC_PORT}" if ":" in host else f"tcp://{host}:{RPC_PORT}"
+                )
+    gateways = {
+        name: (address_of(pod), METRICS_PORT)
+        for name, pod in seen.pods(Component.GATEWAY).items()
+        if is_ready(pod)
+    }
+    return Nodes(found[Component.LOG], found[Component.STORAGE], reach, gateways)
 
 
 def _in_words(action: Action) -> str:

@@ -1,10 +1,12 @@
 """What the nodes of a cluster say of themselves, and what they are asked to do.
 
-    view = await database.look(log_nodes, storage_nodes)      addresses by node name
-    await database.found(...); add_member(...); ...           the calls of a plan
+    await database.meet(nodes)                        who is where at the moment
+    view = await database.look()                      what they say
+    await database.found(...); add_member(...); ...   the calls of a plan
 
-The operator reaches nodes by the addresses of their pods, which Kubernetes tells it: so a name that
-DNS still has from before does not hold it up. Who does not answer within ASK_MS is not there.
+Nodes know each other by name. The operator reaches them by the addresses of their pods, which
+Kubernetes tells it: what DNS still has from before does not hold it up, and it may run anywhere
+from where pods can be reached. Who does not answer within ASK_MS is not there.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ import random
 import ssl
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -53,6 +55,8 @@ class DatabaseView:
     """Of the leader; None: nobody leads, or it could not be asked."""
     computes: tuple[ComputeInfo, ...] = ()
     """That reported lately."""
+    gateways: Mapping[str, bool] = field(default_factory=dict)
+    """By pod: whether it answers."""
 
     @property
     def leader(self) -> GroupStatus | None:
@@ -98,7 +102,20 @@ def shape_of(view: DatabaseView) -> tuple[object, ...]:
         tuple((node, branch is not None) for node, branch in view.storage_nodes.items()),
         tuple((one.name, one.state, one.epoch, one.complaint) for one in view.computes),
         view.replicas,
+        tuple(view.gateways.items()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes that have an address: where others know them, tcp://host:port, by name."""
+
+    log: Mapping[str, str] = field(default_factory=dict)
+    storage: Mapping[str, str] = field(default_factory=dict)
+    reach: Mapping[str, str] = field(default_factory=dict)
+    """Where each of these addresses is reached."""
+    gateways: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host and port where a gateway, by pod, takes connections of probes."""
 
 
 class Database:
@@ -108,7 +125,8 @@ class Database:
         self._cluster = cluster
         self._context = _context(certificate, authority)
         self._rng = random.Random()  # noqa: S311  # spreads reconnections, keeps no secret
-        self._clients: dict[tuple[Role, str], RpcClient] = {}
+        self.nodes = Nodes()
+        self._clients: dict[str, RpcClient] = {}  # by where they go
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,13 +145,21 @@ class Database:
         for client in clients:
             await client.close()
 
-    async def look(
-        self, log_nodes: Mapping[str, str], storage_nodes: Mapping[str, str]
-    ) -> DatabaseView:
+    async def meet(self, nodes: Nodes) -> None:
+        """Know who is where by now; connections to where nobody is any more end."""
+        self.nodes = nodes
+        wanted = set(nodes.reach.values())
+        for target in [target for target in self._clients if target not in wanted]:
+            await self._clients.pop(target).close()
+
+    async def look(self) -> DatabaseView:
         """Ask everybody at once."""
-        logs, storages = await asyncio.gather(
+        log_nodes, storage_nodes = self.nodes.log, self.nodes.storage
+        gateways = self.nodes.gateways
+        logs, storages, answers = await asyncio.gather(
             asyncio.gather(*(self._log_node(address) for address in log_nodes.values())),
             asyncio.gather(*(self._storage_node(address) for address in storage_nodes.values())),
+            asyncio.gather(*(_takes_connections(*where) for where in gateways.values())),
         )
         groups = {
             node: _group(status)
@@ -145,24 +171,23 @@ class Database:
             for node, status in zip(storage_nodes, storages, strict=True)
             if status is not None
         }
-        view = DatabaseView(log_nodes=groups, storage_nodes=branches)
+        view = DatabaseView(
+            log_nodes=groups,
+            storage_nodes=branches,
+            gateways=dict(zip(gateways, answers, strict=True)),
+        )
         leader = view.leader
         if leader is None:
             return view
         node = next(node for node, group in groups.items() if group is leader)
         computes = await self._computes(log_nodes[node])
-        return DatabaseView(
-            log_nodes=groups,
-            storage_nodes=branches,
-            topology=leader.topology,
-            computes=computes,
-        )
+        return replace(view, topology=leader.topology, computes=computes)
 
     # --- What a plan asks for -----------------------------------------------------------------
 
     async def found(self, storage: Sequence[str], members: Sequence[NodeAddress]) -> None:
         """Make the database."""
-        async with self._log([one.rpc for one in members]) as log:
+        async with self._log() as log:
             await found_branch(self, log, BRANCH, storage=storage, members=members)
 
     async def adopt(self, address: str, sources: Sequence[str]) -> None:
@@ -170,25 +195,25 @@ class Database:
         adopt = AdoptBranch(BRANCH, tuple(sources))
         await self.call(Role.STORAGE, address, ADOPT_BRANCH, adopt, timeout_ms=ADOPT_MS)
 
-    async def add_member(self, log_nodes: Sequence[str], node: NodeAddress) -> None:
+    async def add_member(self, node: NodeAddress) -> None:
         """Give the log another member."""
-        async with self._log(log_nodes) as log:
+        async with self._log() as log:
             await log.add_member(BRANCH, node, timeout_ms=MEMBER_MS)
 
-    async def remove_member(self, log_nodes: Sequence[str], member: int) -> None:
+    async def remove_member(self, member: int) -> None:
         """Take a member out of the log."""
-        async with self._log(log_nodes) as log:
+        async with self._log() as log:
             await log.remove_member(BRANCH, member, timeout_ms=MEMBER_MS)
 
-    async def transfer(self, log_nodes: Sequence[str], to: str | None) -> None:
+    async def transfer(self, to: str) -> None:
         """Have another log node lead."""
-        async with self._log(log_nodes) as log:
-            await log.transfer(BRANCH, None if to is None else NodeName(to))
+        async with self._log() as log:
+            await log.transfer(BRANCH, NodeName(to))
 
-    async def switchover(self, log_nodes: Sequence[str], to: str | None) -> None:
+    async def switchover(self, to: str) -> None:
         """Have another compute be the primary."""
-        async with self._log(log_nodes) as log:
-            await log.switchover(BRANCH, None if to is None else NodeName(to))
+        async with self._log() as log:
+            await log.switchover(BRANCH, NodeName(to))
 
     # --- Calls --------------------------------------------------------------------------------
 
@@ -196,21 +221,21 @@ class Database:
         self, role: Role, address: str, method: Method[Q, R], request: Q, *, timeout_ms: int
     ) -> Answer[R]:
         """Call one node."""
-        client = self._clients.get((role, address))
+        target = self.nodes.reach.get(address, address)
+        client = self._clients.get(target)
         if client is None:
-            client = RpcClient(parse_address(address), rng=self._rng, tls=self.tls(role))
-            self._clients[role, address] = client
+            client = RpcClient(parse_address(target), rng=self._rng, tls=self.tls(role))
+            self._clients[target] = client
             await client.__aenter__()
         return await client.call(method, request, timeout_ms=timeout_ms)
 
-    async def forget(self, addresses: Sequence[str]) -> None:
-        """End the connections to all but these: pods come and go, and addresses with them."""
-        wanted = set(addresses)
-        for key in [key for key in self._clients if key[1] not in wanted]:
-            await self._clients.pop(key).close()
-
-    def _log(self, addresses: Sequence[str]) -> LogClient:
-        return LogClient(addresses, rng=self._rng, tls=self.tls(Role.LOG))
+    def _log(self, *addresses: str) -> LogClient:
+        return LogClient(
+            addresses or self.nodes.log.values(),
+            rng=self._rng,
+            tls=self.tls(Role.LOG),
+            reach=self.nodes.reach,
+        )
 
     def tls(self, role: Role) -> ClientTls:
         """Return what a client of ours needs."""
@@ -238,10 +263,21 @@ class Database:
 
     async def _computes(self, address: str) -> tuple[ComputeInfo, ...]:
         try:
-            async with self._log([address]) as log:
+            async with self._log(address) as log:
                 return (await log.computes(BRANCH, timeout_ms=ASK_MS)).computes
         except RpcError:
             return ()
+
+
+async def _takes_connections(host: str, port: int) -> bool:
+    """Whether somebody is there. No more is asked: Kubernetes probes those whom it reaches."""
+    try:
+        async with asyncio.timeout(ASK_MS / 1000):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # a TimeoutError is one
+        return False
+    writer.close()
+    return True
 
 
 def _group(status: log_methods.NodeStatus) -> GroupStatus | None:

@@ -16,6 +16,9 @@ NODE_LABEL: Final = f"{GROUP}/node"
 ROLE_LABEL: Final = f"{GROUP}/role"
 """Of computes alone: what the log's leader says they are. Services select by it."""
 
+SERVING_LABEL: Final = f"{GROUP}/serving"
+"""Of gateways alone: whether one answers. Kubernetes takes 50 s to see that a node has gone."""
+
 REVISION: Final = f"{GROUP}/revision"
 """Annotation of a pod: a digest of all that it was made of. Another one: it is to be replaced."""
 EXPIRES: Final = f"{GROUP}/expires"
@@ -48,6 +51,8 @@ class Component(StrEnum):
 
 PRIMARY: Final = "primary"
 REPLICA: Final = "replica"
+SERVING: Final = "true"
+SILENT: Final = "false"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from .actions import Action
 from .observed import Observed
 from .plan_computes import plan_computes, plan_roles
 from .plan_nodes import plan_members, plan_nodes
-from .plan_objects import plan_objects
+from .plan_objects import plan_gateways, plan_objects
 from .plan_rollout import Rollout, plan_rollout
 
 
@@ -28,7 +28,7 @@ class Plan:
 
 def plan(seen: Observed) -> Plan:
     """Say what is to be done for a cluster as it is seen."""
-    roles = tuple(plan_roles(seen))
+    roles = (*plan_roles(seen), *plan_gateways(seen))
     if seen.spec.paused:
         # Clients find the primary even so: that is nothing that anybody has asked to stop.
         return Plan(roles, Rollout((), None))

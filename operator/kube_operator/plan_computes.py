@@ -44,7 +44,7 @@ def plan_roles(seen: Observed) -> Iterator[Action]:
         role = pod["metadata"].get("labels", {}).get(ROLE_LABEL)
         wanted = role_of(seen, name)
         if role != wanted:
-            yield Mark(name, wanted)
+            yield Mark(name, ROLE_LABEL, wanted)
 
 
 def role_of(seen: Observed, name: str) -> str | None:

@@ -4,12 +4,21 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from .actions import Action, Apply, MakeAuthority, MakeCertificate, MakePasswords, Remove
+from .actions import (
+    Action,
+    Apply,
+    MakeAuthority,
+    MakeCertificate,
+    MakePasswords,
+    Mark,
+    Remove,
+)
 from .kube_port import (
     CONFIG_MAP,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     NETWORK_POLICY,
+    POD,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -20,7 +29,7 @@ from .manifests.configuration import config_map
 from .manifests.gateway import gateway_deployment, gateway_node
 from .manifests.policies import disruption_budgets, network_policies, service_account
 from .manifests.services import services
-from .names import EXPIRES, Component
+from .names import EXPIRES, SERVING, SERVING_LABEL, SILENT, Component
 from .observed import Observed, differs, is_ending
 
 # What is deleted when it is wanted no more. Secrets stay: what is in them cannot be made again.
@@ -63,6 +72,20 @@ def _wanted(seen: Observed) -> dict[Kind, list[Json]]:
     elif has_gateway:
         wanted[DEPLOYMENT] = list(seen.of(DEPLOYMENT).values())  # leave it as it is
     return wanted
+
+
+def plan_gateways(seen: Observed) -> Iterator[Action]:
+    """Say which gateways the Service has to pass by: those that do not answer, if others do.
+
+    Kubernetes thinks well of what runs on a node that has just gone, for most of a minute.
+    """
+    answers = seen.database.gateways
+    if not any(answers.values()):
+        return  # it may well be us who reach nobody
+    for name, does_answer in answers.items():
+        wanted = SERVING if does_answer else SILENT
+        if seen.of(POD)[name]["metadata"]["labels"].get(SERVING_LABEL) != wanted:
+            yield Mark(name, SERVING_LABEL, wanted)
 
 
 def _secrets(seen: Observed) -> Iterator[Action]:

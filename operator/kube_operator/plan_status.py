@@ -130,7 +130,9 @@ def _phase(seen: Observed, facts: dict[str, _Fact], made: Plan) -> str:
     if seen.spec.paused:
         return "Paused"
     if facts[READY][0] is not ConditionStatus.TRUE:
-        return "Failing over" if seen.status.primary else "Starting"
+        if not seen.status.system_identifier:
+            return "Starting"
+        return "No quorum" if seen.database.leader is None else "Failing over"
     if made.rollout.outdated:
         return "Rolling out"
     if facts[DEGRADED][0] is ConditionStatus.TRUE:

@@ -19,14 +19,14 @@ import structlog
 from fabric.ids import ClusterName, Role
 from fabric.rpc_errors import RpcError
 
-from .carry_out import Hands, pod_addresses
+from .carry_out import Hands, nodes_of
 from .cluster_status import ClusterStatus
-from .database import Database, DatabaseView, shape_of
+from .database import Database, DatabaseView, Nodes, shape_of
 from .events import EventRecorder, Notice
 from .kube_port import CLUSTER, OWNED, SECRET, Json, Key, KubeError, KubePort, Refused
 from .manifests.pods import Images
 from .manifests.secrets import operator_certificate
-from .names import Component, Names
+from .names import Names
 from .observed import Observed, is_ending
 from .plan import Plan, plan
 from .plan_rollout import Rollout
@@ -50,8 +50,6 @@ class _Settled:
 
     shape: object
     at: datetime
-    log_nodes: dict[str, str]
-    storage_nodes: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -103,12 +101,7 @@ class ClusterReconciler:
         outcome = await self._carry_out(key, view, cluster, seen, made)
         connected = self._connected.get(key)
         if connected is not None and outcome.requeue_after_s == SETTLED_S:
-            connected.settled = _Settled(
-                (versions, shape_of(seen.database)),
-                seen.now,
-                pod_addresses(seen, Component.LOG),
-                pod_addresses(seen, Component.STORAGE),
-            )
+            connected.settled = _Settled((versions, shape_of(seen.database)), seen.now)
         return outcome
 
     async def _is_settled(self, key: Key, view: View) -> bool:
@@ -123,7 +116,7 @@ class ClusterReconciler:
         if datetime.now(UTC) - settled.at > PLAN_ANYWAY:
             return False
         versions = view.versions()
-        found = await connected.database.look(settled.log_nodes, settled.storage_nodes)
+        found = await connected.database.look()
         if settled.shape != (versions, shape_of(found)):
             return False
         connected.settled = settled
@@ -174,11 +167,10 @@ class ClusterReconciler:
         connected = await self._connect(key, seen)
         if connected is None:
             return seen
-        logs = pod_addresses(seen, Component.LOG)
-        storages = pod_addresses(seen, Component.STORAGE)
-        await connected.database.forget([*logs.values(), *storages.values()])
-        found = await connected.database.look(logs, storages)
-        await self._watch(key, connected, tuple(logs.values()), found)
+        nodes = nodes_of(seen)
+        await connected.database.meet(nodes)
+        found = await connected.database.look()
+        await self._watch(key, connected, nodes, found)
         return replace(seen, database=found)
 
     async def _connect(self, key: Key, seen: Observed) -> _Connected | None:
@@ -198,15 +190,15 @@ class ClusterReconciler:
         return connected
 
     async def _watch(
-        self, key: Key, connected: _Connected, addresses: tuple[str, ...], found: DatabaseView
+        self, key: Key, connected: _Connected, nodes: Nodes, found: DatabaseView
     ) -> None:
         """Have changes of the log wake the cluster; anew when its nodes have moved."""
-        if connected.watch is not None and connected.watch.addresses != addresses:
+        if connected.watch is not None and connected.watch.nodes != nodes:
             await connected.watch.close()
             connected.watch = None
         if connected.watch is None and found.topology is not None:
             connected.watch = TopologyWatch(
-                addresses,
+                nodes,
                 connected.database.tls(Role.LOG),
                 rng=self._rng,
                 wake=lambda: self._wake(key),

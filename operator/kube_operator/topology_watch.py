@@ -6,7 +6,7 @@ nothing is asked again and again.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -15,6 +15,7 @@ from fabric.rpc_errors import RpcError
 from fabric.tls import ClientTls
 from log_service.client import LogClient
 
+from .database import Nodes
 from .names import BRANCH
 
 WAIT_MS: Final = 20_000
@@ -25,17 +26,17 @@ log = structlog.get_logger()
 
 
 class TopologyWatch:
-    """Watches one cluster's log, from some of its nodes' addresses on, until closed."""
+    """Watches one cluster's log, as long as its nodes are there, until closed."""
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        nodes: Nodes,
         tls: ClientTls,
         *,
         rng: random.Random,
         wake: Callable[[], None],
     ) -> None:
-        self.addresses = tuple(addresses)
+        self.nodes = nodes
         self._tls, self._rng, self._wake = tls, rng, wake
         self._task = asyncio.create_task(self._run())
 
@@ -46,7 +47,10 @@ class TopologyWatch:
 
     async def _run(self) -> None:
         known, pause_s = "", PAUSE_S
-        async with LogClient(self.addresses, rng=self._rng, tls=self._tls) as client:
+        nodes = self.nodes
+        async with LogClient(
+            nodes.log.values(), rng=self._rng, tls=self._tls, reach=nodes.reach
+        ) as client:
             while True:
                 try:
                     topology = await client.watch_topology(BRANCH, known, wait_ms=WAIT_MS)

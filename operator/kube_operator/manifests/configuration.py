@@ -88,7 +88,7 @@ def _log(spec: ClusterSpec) -> dict[str, object]:
 def _storage(names: Names, spec: ClusterSpec) -> dict[str, object]:
     return {
         "data_dir": f"{DATA_DIR}/data",
-        "run_dir": RUN_DIR,
+        "run_dir": f"{RUN_DIR}/node",
         "rpc_listen": f"tcp://{_EVERYWHERE}:{RPC_PORT}",
         "log_nodes": log_addresses(names, spec),
         "storage_nodes": storage_addresses(names, spec),
@@ -103,7 +103,7 @@ def _storage(names: Names, spec: ClusterSpec) -> dict[str, object]:
 def _compute(names: Names, spec: ClusterSpec) -> dict[str, object]:
     return {
         "branch": str(BRANCH),
-        "run_dir": RUN_DIR,
+        "run_dir": f"{RUN_DIR}/node",
         "pg_listen": f"tcp://{_EVERYWHERE}:{POSTGRES_PORT}",
         "log_nodes": log_addresses(names, spec),
         "wal_servers": [
@@ -136,7 +136,7 @@ def _gateway(names: Names, spec: ClusterSpec) -> dict[str, object]:
     return {
         "branch": str(BRANCH),
         "listen": f"tcp://{_EVERYWHERE}:{POSTGRES_PORT}",
-        "run_dir": RUN_DIR,
+        "run_dir": f"{RUN_DIR}/node",
         "log_nodes": log_addresses(names, spec),
         "role_password_file": f"{SECRETS_DIR}/gateway-password",
         "admin_password_file": f"{SECRETS_DIR}/gateway-admin-password",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kube_operator.names import Component, Names
+from kube_operator.names import SERVING, SERVING_LABEL, Component, Names
 from kube_operator.spec import ClusterSpec
 
 from .pods import Images, pod_spec_of, with_revision
@@ -19,7 +19,10 @@ def gateway_deployment(
     """Return the Deployment. A new gateway is ready before an old one goes."""
     component = Component.GATEWAY
     pod: dict[str, Any] = {
-        "metadata": {"labels": names.labels(component), "annotations": {}},
+        "metadata": {
+            "labels": names.labels(component) | {SERVING_LABEL: SERVING},
+            "annotations": {},
+        },
         "spec": pod_spec_of(
             names, spec, images, component, tls_secret=names.tls_secret(gateway_node(names))
         ),

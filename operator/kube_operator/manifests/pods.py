@@ -28,7 +28,7 @@ from kube_operator.names import (
     Component,
     Names,
 )
-from kube_operator.spec import AntiAffinity, ClusterSpec, Resources, Volume
+from kube_operator.spec import AntiAffinity, ClusterSpec, Resources, Scheduling, Volume
 
 from .configuration import CREDENTIALS_DIR, LEARNED, settings_of
 
@@ -132,17 +132,11 @@ def pod_spec_of(
         },
         "containers": [_container(names, spec, images, component)],
         "volumes": _volumes(names, spec, component, tls_secret),
-        "affinity": _affinity(names, component, scheduling.anti_affinity),
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": scheduling.topology_key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": names.selector(component)},
-            }
-        ],
+        "topologySpreadConstraints": _spread(names, component, scheduling),
         "tolerations": [*scheduling.tolerations, *_tolerations(component)],
     }
+    if component is not Component.GATEWAY:
+        made["affinity"] = _affinity(names, component, scheduling.anti_affinity)
     if scheduling.node_selector:
         made["nodeSelector"] = dict(scheduling.node_selector)
     if scheduling.priority_class_name is not None:
@@ -268,6 +262,27 @@ def _mounts(spec: ClusterSpec, component: Component) -> list[dict[str, Any]]:
         {"name": name, "mountPath": path} | ({"readOnly": True} if is_read_only else {})
         for name, path, is_read_only in mounts
     ]
+
+
+def _spread(names: Names, component: Component, scheduling: Scheduling) -> list[dict[str, Any]]:
+    """Spread over zones; gateways over nodes, too, each revision for itself: if new ones had to
+    stay away from old ones, none could be rolled out where there are as many as nodes.
+    """
+    zones = _constraint(names, component, scheduling.topology_key, is_strict=False)
+    if component is not Component.GATEWAY:
+        return [zones]
+    is_strict = scheduling.anti_affinity is AntiAffinity.REQUIRED
+    nodes = _constraint(names, component, "kubernetes.io/hostname", is_strict=is_strict)
+    return [one | {"matchLabelKeys": ["pod-template-hash"]} for one in (nodes, zones)]
+
+
+def _constraint(names: Names, component: Component, key: str, *, is_strict: bool) -> dict[str, Any]:
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "DoNotSchedule" if is_strict else "ScheduleAnyway",
+        "labelSelector": {"matchLabels": names.selector(component)},
+    }
 
 
 def _affinity(names: Names, component: Component, strictness: AntiAffinity) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from kube_operator.names import (
     REPLICA,
     ROLE_LABEL,
     RPC_PORT,
+    SERVING,
+    SERVING_LABEL,
     WAL_PORT,
     Component,
     Names,
@@ -27,11 +29,12 @@ def services(names: Names, spec: ClusterSpec) -> list[dict[str, Any]]:
         _headless(names, Component.LOG, [rpc, wal]),
         _headless(names, Component.STORAGE, [rpc]),
         _headless(names, Component.COMPUTE, [postgres]),
-        _for_clients(names, spec, names.primary_service, Component.COMPUTE, PRIMARY),
-        _for_clients(names, spec, names.replicas_service, Component.COMPUTE, REPLICA),
+        _for_clients(names, spec, names.primary_service, Component.COMPUTE, {ROLE_LABEL: PRIMARY}),
+        _for_clients(names, spec, names.replicas_service, Component.COMPUTE, {ROLE_LABEL: REPLICA}),
     ]
     if spec.gateway.replicas:
-        found.append(_for_clients(names, spec, names.gateway_service, Component.GATEWAY, None))
+        serving = {SERVING_LABEL: SERVING}
+        found.append(_for_clients(names, spec, names.gateway_service, Component.GATEWAY, serving))
     return found
 
 
@@ -55,9 +58,8 @@ def _headless(names: Names, component: Component, ports: list[tuple[str, int]]) 
 
 
 def _for_clients(
-    names: Names, spec: ClusterSpec, name: str, component: Component, role: str | None
+    names: Names, spec: ClusterSpec, name: str, component: Component, which: dict[str, str]
 ) -> dict[str, Any]:
-    selector = names.selector(component) | ({} if role is None else {ROLE_LABEL: role})
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": names.namespace,
@@ -71,7 +73,7 @@ def _for_clients(
         "metadata": metadata,
         "spec": {
             "type": str(spec.service.type),
-            "selector": selector,
+            "selector": names.selector(component) | which,
             "ports": [_port("postgres", POSTGRES_PORT)],
         },
     }

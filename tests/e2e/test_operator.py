@@ -1,0 +1,261 @@
+"""A cluster on a real Kubernetes: made, used, scaled, changed and broken, as its users would.
+
+One cluster lives through all tests, in a namespace in which only restricted pods may run; each test
+leaves it whole. In scope: what only a Kubernetes can show. What the operator decides in which case
+is in tests/unit/operator/test_plan.py; how long anything takes, in bench/kubernetes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from e2e.operator_world import VERSION, Cluster, until
+from e2e.rig import Rig, RigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+
+SPACE = "db"
+SYSTEM = "seawall-system"
+
+
+@pytest.fixture(scope="module")
+def cluster(operator: Rig) -> Iterator[Cluster]:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": labels}}
+    operator.kubectl("apply", "-f", "-", given=json.dumps(space))
+    cluster = Cluster(operator, SPACE, "pg")
+    cluster.apply()
+    cluster.settle()
+    yield cluster
+    operator.kubectl("delete", "namespace", SPACE, "--timeout=120s")
+
+
+def small_node(cluster: Cluster) -> str:
+    """Return the Kubernetes node with fewer members of the log: the other ones are a majority."""
+    nodes = Counter(pod["spec"]["nodeName"] for pod in cluster.pods("log").values())
+    return min(("node-1", "node-2"), key=lambda node: nodes[node])
+
+
+def compute_on(cluster: Cluster, node: str) -> str:
+    """Return a compute on a Kubernetes node."""
+    return next(
+        name for name, pod in cluster.pods("compute").items() if pod["spec"]["nodeName"] == node
+    )
+
+
+def make_primary(cluster: Cluster, name: str) -> None:
+    """Have a compute be the primary: whoever else is, goes."""
+    while cluster.primary() != name:
+        cluster.kubectl("delete", "pod", cluster.primary())
+        cluster.settle()
+
+
+def test_it_answers_reads_and_writes_where_its_services_say(cluster: Cluster) -> None:
+    assert cluster.ask("select pg_is_in_recovery()") is False
+    assert cluster.ask("select pg_is_in_recovery()", "-primary") is False
+    assert cluster.ask("select pg_is_in_recovery()", "-replicas") is True
+    assert cluster.status()["conditions"][0]["status"] == "True"
+
+
+def test_psql_in_a_pod_reaches_it_by_name(cluster: Cluster) -> None:
+    secret = {"secretKeyRef": {"name": "pg-superuser", "key": "uri"}}
+    container = {
+        "name": "psql", "image": f"seawall/compute:0.1.0-pg{VERSION}",
+        "command": ["sh", "-c", f'/usr/lib/postgresql/{VERSION}/bin/psql "$URI" -Atc "select 6*7"'],
+        "env": [{"name": "URI", "valueFrom": secret}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }  # fmt: skip
+    context = {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"},
+        "spec": {"restartPolicy": "Never", "securityContext": context, "containers": [container]},
+    }  # fmt: skip
+    cluster.rig.kubectl("-n", SPACE, "apply", "-f", "-", given=json.dumps(pod))
+    until(lambda: cluster.kubectl("logs", "client").strip() == "42", "an answer to psql")
+    cluster.kubectl("delete", "pod", "client", "--now")
+
+
+def test_scale_adds_replicas_and_takes_them_away(cluster: Cluster) -> None:
+    with cluster.writing():
+        for count in (1, 3, 2):
+            cluster.kubectl("scale", "swpg/pg", f"--replicas={count}")
+            cluster.settle()
+            assert len(cluster.pods("compute")) == count
+
+
+def test_settled_cluster_costs_no_write(cluster: Cluster) -> None:
+    def versions() -> dict[str, str]:
+        kinds = "swpg,pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
+        items = json.loads(cluster.kubectl("get", kinds, "-o", "json"))["items"]
+        return {
+            f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"]
+            for one in items
+        }
+
+    before = versions()
+    for _ in range(3):  # as often as the operator looks at a settled cluster, and more
+        cluster.ask("select pg_sleep(5)")
+    assert versions() == before
+
+
+def test_primary_whose_pod_is_deleted_is_succeeded(cluster: Cluster) -> None:
+    before = cluster.primary()
+    with cluster.writing() as writer:
+        cluster.kubectl("delete", "pod", before, "--wait=false")
+        until(lambda: cluster.primary() not in {"", before}, "a primary")
+    assert writer.connections == 1, "its connection to the gateway stayed"
+    cluster.settle()
+
+
+@pytest.mark.parametrize("component", ["log", "storage", "gateway"])
+def test_pods_of_every_kind_come_back_one_by_one(cluster: Cluster, component: str) -> None:
+    with cluster.writing():
+        for name in cluster.pods(component):
+            cluster.kubectl("delete", "pod", name)
+            cluster.settle()
+
+
+def test_log_node_that_loses_its_disk_becomes_another_member(cluster: Cluster) -> None:
+    with cluster.writing():
+        cluster.kubectl("delete", "pvc", "pg-log-2", "--wait=false")
+        cluster.kubectl("delete", "pod", "pg-log-2")
+        until(lambda: "RemovingMember" in cluster.kubectl("get", "events"), "a change of members")
+        cluster.settle()
+    assert cluster.status()["readyLogNodes"] == 3
+
+
+def test_storage_node_that_loses_its_disk_is_filled_again(cluster: Cluster) -> None:
+    with cluster.writing():
+        cluster.kubectl("delete", "pvc", "pg-storage-1", "--wait=false")
+        cluster.kubectl("delete", "pod", "pg-storage-1")
+        until(
+            lambda: "Filling" in cluster.kubectl("get", "events"), "a storage node that is filled"
+        )
+        cluster.settle()
+
+
+def test_settings_are_changed_pod_by_pod_while_it_is_written(cluster: Cluster) -> None:
+    before = {name: pod["metadata"]["uid"] for name, pod in cluster.pods("compute").items()}
+    with cluster.writing() as writer:
+        cluster.apply(settings={"work_mem": "7777kB"})
+        cluster.settle()
+        assert cluster.ask("show work_mem") == "7777kB"
+        assert cluster.ask("show work_mem", "-replicas") == "7777kB"
+    after = {pod["metadata"]["uid"] for pod in cluster.pods("compute").values()}
+    assert not after & set(before.values())
+    assert writer.connections == 1
+
+
+def test_another_image_is_rolled_out_everywhere(cluster: Cluster) -> None:
+    # The same layers under other names: what is new is that they are others.
+    names = {"seawall": "seawall/operator:0.1.0", "compute": f"seawall/storage:0.1.0-pg{VERSION}"}
+    with cluster.writing():
+        cluster.apply(images=names)
+        cluster.settle()
+    for component in ("log", "storage", "compute", "gateway"):
+        wanted = names["seawall" if component in {"log", "gateway"} else "compute"]
+        images = {pod["spec"]["containers"][0]["image"] for pod in cluster.pods(component).values()}
+        assert images == {wanted}
+
+
+def test_lost_node_is_survived_long_before_kubernetes_notices(cluster: Cluster) -> None:
+    node = small_node(cluster)
+    cluster.settle()
+    make_primary(cluster, compute_on(cluster, node))
+    before = cluster.primary()
+    with cluster.writing() as writer:
+        cluster.rig.node(node).lose()
+        writer.wait_for_more()
+        assert cluster.rig.node(node).ready(cluster.rig.api), "Kubernetes has not noticed"
+    until(lambda: cluster.primary() not in {"", before}, "a primary")
+    cluster.rig.node(node).return_()
+    cluster.settle()
+
+
+def test_failover_needs_neither_the_operator_nor_the_api(cluster: Cluster) -> None:
+    node = small_node(cluster)
+    make_primary(cluster, compute_on(cluster, node))
+    with cluster.writing() as writer:
+        cluster.rig.control.stop_api()
+        try:
+            cluster.rig.node(node).lose()
+            writer.wait_for_more()
+        finally:
+            cluster.rig.control.start_api()
+    cluster.rig.node(node).return_()
+    cluster.settle()
+
+
+def test_drained_node_leaves_a_database_that_works(cluster: Cluster) -> None:
+    node = small_node(cluster)
+    with cluster.writing():
+        try:
+            cluster.rig.kubectl(
+                "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"
+            )
+        finally:
+            cluster.rig.kubectl("uncordon", node)
+        cluster.settle()
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"logNodes": {"count": 2}}, "logNodes"),
+        ({"version": 9}, "version"),
+        ({"computes": 0}, "computes"),
+        ({"settings": {"fsync": "off"}}, "fsync"),
+        ({"compute": {"sharedBuffers": "lots"}}, "sharedBuffers"),
+        ({"gateway": {"read": "anywhere"}}, "read"),
+        ({"objectStore": {"url": "ftp://x"}}, "objectStore"),
+    ],
+)
+def test_bad_specification_is_refused_with_the_name_of_the_field(
+    cluster: Cluster, spec: dict[str, Any], said: str
+) -> None:
+    bad = Cluster(cluster.rig, SPACE, "bad")
+    with pytest.raises(RigError, match=said):
+        bad.apply(**spec)
+
+
+def test_operator_that_dies_again_and_again_still_makes_a_cluster(cluster: Cluster) -> None:
+    other = Cluster(cluster.rig, SPACE, "other")
+    other.apply(logNodes={"count": 1}, storageNodes={"count": 1}, computes=1)
+
+    def is_whole() -> bool:
+        cluster.rig.kubectl(
+            "-n", SYSTEM, "delete", "pods", "-l", "app.kubernetes.io/name=seawall-operator",
+            "--grace-period=0", "--force", "--wait=false",
+        )  # fmt: skip
+        cluster.ask("select pg_sleep(4)")  # as far as it comes in that time
+        return other.is_settled()
+
+    until(is_whole, "a cluster in spite of all")
+    other.settle()
+    assert other.ask("select 1") == 1
+    other.kubectl("delete", "swpg", "other")
+
+
+def test_cluster_that_is_deleted_leaves_nothing_and_can_be_made_again(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "swpg", "pg")
+    kinds = "pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
+    selector = "seawall.dev/cluster=pg"
+    until(
+        lambda: (
+            not json.loads(cluster.kubectl("get", kinds, "-l", selector, "-o", "json"))["items"]
+        ),
+        "nothing of it",
+    )
+    cluster.apply()
+    cluster.settle()
+    assert cluster.ask("select to_regclass('written') is null") is True, "it is a new one"
