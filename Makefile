@@ -12,7 +12,8 @@ IMAGES_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
-	chart generate images e2e nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway pg-suites \
+	chart generate images e2e nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway \
+	bench-kubernetes pg-suites \
 	check clean
 
 help: ## List the targets
@@ -36,14 +37,18 @@ lint: environment ## Check style, format and the layers
 types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
+# Tests without servers use all processors; those with servers wait for each other as little as for us.
+WITHOUT_SERVERS = .venv/bin/pytest --ignore=tests/integration --ignore=tests/e2e -n auto --dist loadfile
+
 test: environment lint types ## Everything that every change must pass, on one PostgreSQL
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m 'not stock and not faults and not e2e' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} $(WITHOUT_SERVERS) -m 'not stock and not faults' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest tests/integration -m 'not stock and not faults' $(PYTEST_ARGS)
 
 embedded: environment ## The tests with servers again, on the embedded PostgreSQL
 	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults and not e2e' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
-	.venv/bin/pytest --ignore=tests/integration --ignore=tests/e2e $(PYTEST_ARGS)
+	$(WITHOUT_SERVERS) $(PYTEST_ARGS)
 
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
@@ -105,6 +110,9 @@ bench-elastic: environment ## Measure new replicas, their lag, and what a cluste
 
 bench-gateway: environment ## Measure the gateway beside direct connections and pgbouncer
 	.venv/bin/python -P -m bench.gateway $(BENCH_ARGS)
+
+bench-kubernetes: environment ## Measure a cluster on the rig: first answer, scaling, lost pods and nodes
+	cd tests && ../.venv/bin/python -m e2e.bench $(BENCH_ARGS)
 
 pg-suites: environment ## PostgreSQL's own suites against a cluster, before and after a failover; storage against stock
 	.venv/bin/python -P -m bench.pg_suites $(BENCH_ARGS)

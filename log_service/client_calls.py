@@ -8,7 +8,7 @@ that is none any more, of all nodes at once.
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,8 +32,17 @@ class LogCalls:
     """The connections to the log nodes of one cluster."""
 
     def __init__(
-        self, addresses: Iterable[str], *, rng: random.Random, tls: ClientTls | None = None
+        self,
+        addresses: Iterable[str],
+        *,
+        rng: random.Random,
+        tls: ClientTls | None = None,
+        reach: Mapping[str, str] | None = None,
     ) -> None:
+        """`reach`: where a node is reached, by the address that it and others know it by, if that
+        is somewhere else: whoever knows better than DNS says so.
+        """
+        self._reach = {} if reach is None else dict(reach)
         self._addresses = list(dict.fromkeys(addresses))
         self._rng = rng
         self._tls = tls
@@ -209,7 +218,8 @@ class LogCalls:
     async def _client(self, address: str) -> RpcClient:
         client = self._clients.get(address)
         if client is None:
-            client = RpcClient(parse_address(address), rng=self._rng, tls=self._tls)
+            target = parse_address(self._reach.get(address, address))
+            client = RpcClient(target, rng=self._rng, tls=self._tls)
             self._clients[address] = client
             await client.__aenter__()
         return client

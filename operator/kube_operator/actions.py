@@ -96,6 +96,15 @@ class SwitchOver:
     to: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerSwitchover:
+    """Write down what has become of a request for a switchover."""
+
+    request: str | None
+    """What is being done; None: it is over."""
+    result: str | None = None
+
+
 SecretAction: TypeAlias = MakeAuthority | MakeCertificate | MakePasswords
 NodeAction: TypeAlias = Found | Adopt | AddMember | RemoveMember | Transfer | SwitchOver
-Action: TypeAlias = Apply | Remove | Mark | SecretAction | NodeAction
+Action: TypeAlias = Apply | Remove | Mark | AnswerSwitchover | SecretAction | NodeAction

@@ -18,6 +18,7 @@ from .actions import (
     Action,
     AddMember,
     Adopt,
+    AnswerSwitchover,
     Apply,
     Found,
     MakeAuthority,
@@ -47,7 +48,16 @@ from .manifests.secrets import (
     node_certificate,
     superuser_secret,
 )
-from .names import METRICS_PORT, PRIMARY, RPC_PORT, SILENT, Component
+from .names import (
+    METRICS_PORT,
+    PRIMARY,
+    REFUSED,
+    RPC_PORT,
+    SILENT,
+    SWITCHOVER,
+    SWITCHOVER_RESULT,
+    Component,
+)
 from .observed import Observed, address_of, is_ready
 from .runtime import View
 
@@ -79,6 +89,8 @@ class Hands:
                     await self.api.delete(kind, self._key(name), uid=uid)
             case Mark(pod, label, value):
                 await self._mark(pod, label, value)
+            case AnswerSwitchover(request, result):
+                await self._answer(request, result)
             case MakeAuthority() | MakePasswords() | MakeCertificate():
                 await self._make_secret(action)
             case _:
@@ -93,6 +105,16 @@ class Hands:
         if value == SILENT:
             self._note("Silent", f"{pod} does not answer: its Service goes past it.")
         await self.api.patch(POD, self._key(pod), {"metadata": {"labels": {label: value}}})
+
+    async def _answer(self, request: str | None, result: str | None) -> None:
+        if result is not None and result.startswith(REFUSED):
+            message = f"There is no switchover: {result.removeprefix(REFUSED)}"
+            self.events.note(self.cluster, Notice("Warning", "SwitchoverRefused", message))
+        changes = {"metadata": {"annotations": {SWITCHOVER: request, SWITCHOVER_RESULT: result}}}
+        names, version = self.seen.names, self.cluster["metadata"]["resourceVersion"]
+        with contextlib.suppress(Conflict):  # it may be another request by now: the next look sees
+            key = self._key(names.cluster)
+            await self.api.patch(CLUSTER, key, changes, resource_version=version)
 
     async def _make_secret(self, action: SecretAction) -> None:
         names = self.seen.names

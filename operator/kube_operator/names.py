@@ -24,6 +24,13 @@ REVISION: Final = f"{GROUP}/revision"
 EXPIRES: Final = f"{GROUP}/expires"
 """Annotation of a Secret with a certificate: when it is to be renewed, in RFC 3339."""
 
+SWITCHOVER: Final = f"{GROUP}/switchover"
+"""Annotation of a cluster: which compute is to become the primary, or ANY; plan_switchover.py."""
+SWITCHOVER_RESULT: Final = f"{GROUP}/switchover-result"
+"""Annotation of a cluster: what has become of the last request; REFUSED, if it was not done."""
+ANY: Final = "any"
+REFUSED: Final = "Refused: "
+
 CONFIG_DIR: Final = "/etc/seawall/config"
 CONFIG_FILE: Final = f"{CONFIG_DIR}/node.toml"
 TLS_DIR: Final = "/etc/seawall/tls"

@@ -27,6 +27,8 @@ class Observed:
     objects: Mapping[Kind, Mapping[str, Json]]
     """All that carry the cluster's label, by kind and name."""
     database: DatabaseView
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of the cluster."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def of(self, kind: Kind) -> Mapping[str, Json]:

@@ -26,7 +26,7 @@ from .events import EventRecorder, Notice
 from .kube_port import CLUSTER, OWNED, SECRET, Json, Key, KubeError, KubePort, Refused
 from .manifests.pods import Images
 from .manifests.secrets import operator_certificate
-from .names import Names
+from .names import SWITCHOVER, Names
 from .observed import Observed, is_ending
 from .plan import Plan, plan
 from .plan_rollout import Rollout
@@ -162,6 +162,7 @@ class ClusterReconciler:
                 kind: {one["metadata"]["name"]: one for one in view.owned(kind)} for kind in OWNED
             },
             database=DatabaseView(),
+            annotations=metadata.get("annotations") or {},
             now=datetime.now(UTC),
         )
         connected = await self._connect(key, seen)
@@ -250,5 +251,6 @@ def _again_s(seen: Observed, made: Plan, failure: Exception | None) -> float:
     if seen.status.system_identifier and database.primary is None:
         return NO_PRIMARY_S if database.topology is not None else BUSY_S
     is_busy = bool(made.actions) or made.rollout != Rollout((), None) or failure is not None
+    is_busy |= SWITCHOVER in seen.annotations  # one that waits is given up some time
     is_whole = len(database.replicas) + 1 >= seen.spec.computes
     return BUSY_S if is_busy or not is_whole else SETTLED_S

@@ -83,6 +83,7 @@ class Cluster:
             and all(one["observedGeneration"] == generation for one in conditions.values())
             and conditions["Progressing"]["status"] == "False"
             and status.get("readyComputes") == cluster["spec"]["computes"]
+            and len(self.pods("compute")) == cluster["spec"]["computes"]
         )
 
     def settle(self) -> None:
@@ -135,10 +136,21 @@ class Cluster:
         finally:
             writer.stop.set()
             writer.thread.join()
-        with self.connect() as open_connection:
-            rows = open_connection.execute("select n from written").fetchall()
-        missing = set(writer.acknowledged) - {row[0] for row in rows}
+        missing = set(writer.acknowledged) - self._written()
         assert not missing, f"{len(missing)} acknowledged rows are lost"
+
+    def _written(self) -> set[int]:
+        """Return all rows that are there; whoever comes to a gateway that has gone tries again."""
+        found: set[int] = set()
+
+        def read() -> bool:
+            with self.connect() as open_connection:
+                rows = open_connection.execute("select n from written").fetchall()
+            found.update(row[0] for row in rows)
+            return True
+
+        until(read, "what was written")
+        return found
 
 
 @dataclass
@@ -146,7 +158,7 @@ class Writer:
     """A client that inserts one row after the other."""
 
     host: str
-    password: str
+    password: str = field(repr=False)
     number: int
     acknowledged: list[int] = field(default_factory=list)
     connections: int = 0
@@ -156,6 +168,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         self.stop = threading.Event()
+        self.last_s = time.monotonic()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def wait_for_more(self) -> None:
@@ -164,23 +177,30 @@ class Writer:
         until(lambda: len(self.acknowledged) >= wanted, "writes")
 
     def _run(self) -> None:
-        last_s = time.monotonic()
         while not self.stop.is_set():
             try:
                 with connection(self.host, self.password) as open_connection:
                     self.connections += 1
-                    while not self.stop.is_set():
-                        # A number is used once: whether a row is there that nobody acknowledged
-                        # does not matter.
-                        self.number += 1
-                        open_connection.execute("insert into written values (%s)", [self.number])
-                        self.acknowledged.append(self.number)
-                        now_s = time.monotonic()
-                        self.gap_s, last_s = max(self.gap_s, now_s - last_s), now_s
-                        self.stop.wait(PAUSE_S)
+                    while not self.stop.is_set() and not open_connection.closed:
+                        self._write(open_connection)
             except psycopg.Error as error:
                 self.errors.append(str(error))
-                self.stop.wait(PAUSE_S)
+            self.stop.wait(PAUSE_S)
+
+    def _write(self, open_connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Write a row. A number is used once: whether there is a row that nobody acknowledged does
+        not matter.
+        """
+        self.number += 1
+        try:
+            open_connection.execute("insert into written values (%s)", [self.number])
+        except psycopg.Error as error:
+            self.errors.append(str(error))
+        else:
+            self.acknowledged.append(self.number)
+            now_s = time.monotonic()
+            self.gap_s, self.last_s = max(self.gap_s, now_s - self.last_s), now_s
+        self.stop.wait(PAUSE_S)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -7,6 +7,7 @@ is in tests/unit/operator/test_plan.py; how long anything takes, in bench/kubern
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,26 @@ def make_primary(cluster: Cluster, name: str) -> None:
     while cluster.primary() != name:
         cluster.kubectl("delete", "pod", cluster.primary())
         cluster.settle()
+
+
+@contextlib.contextmanager
+def lost(cluster: Cluster, node: str) -> Iterator[None]:
+    """Lose a Kubernetes node, and bring it back in the end."""
+    cluster.rig.node(node).lose()
+    try:
+        yield
+    finally:
+        cluster.rig.node(node).return_()
+
+
+@contextlib.contextmanager
+def without_api(cluster: Cluster) -> Iterator[None]:
+    """Stop the API server, and with it the operator."""
+    cluster.rig.control.stop_api()
+    try:
+        yield
+    finally:
+        cluster.rig.control.start_api()
 
 
 def test_it_answers_reads_and_writes_where_its_services_say(cluster: Cluster) -> None:
@@ -173,26 +194,18 @@ def test_lost_node_is_survived_long_before_kubernetes_notices(cluster: Cluster) 
     cluster.settle()
     make_primary(cluster, compute_on(cluster, node))
     before = cluster.primary()
-    with cluster.writing() as writer:
-        cluster.rig.node(node).lose()
+    with cluster.writing() as writer, lost(cluster, node):
         writer.wait_for_more()
         assert cluster.rig.node(node).ready(cluster.rig.api), "Kubernetes has not noticed"
     until(lambda: cluster.primary() not in {"", before}, "a primary")
-    cluster.rig.node(node).return_()
     cluster.settle()
 
 
 def test_failover_needs_neither_the_operator_nor_the_api(cluster: Cluster) -> None:
     node = small_node(cluster)
     make_primary(cluster, compute_on(cluster, node))
-    with cluster.writing() as writer:
-        cluster.rig.control.stop_api()
-        try:
-            cluster.rig.node(node).lose()
-            writer.wait_for_more()
-        finally:
-            cluster.rig.control.start_api()
-    cluster.rig.node(node).return_()
+    with cluster.writing() as writer, without_api(cluster), lost(cluster, node):
+        writer.wait_for_more()
     cluster.settle()
 
 
@@ -233,11 +246,10 @@ def test_operator_that_dies_again_and_again_still_makes_a_cluster(cluster: Clust
     other.apply(logNodes={"count": 1}, storageNodes={"count": 1}, computes=1)
 
     def is_whole() -> bool:
-        cluster.rig.kubectl(
-            "-n", SYSTEM, "delete", "pods", "-l", "app.kubernetes.io/name=seawall-operator",
-            "--grace-period=0", "--force", "--wait=false",
-        )  # fmt: skip
-        cluster.ask("select pg_sleep(4)")  # as far as it comes in that time
+        # In order, so that the Lease is given back: who is killed holds it for half a minute.
+        operators = ("pods", "-l", "app.kubernetes.io/name=seawall-operator", "--wait=false")
+        cluster.rig.kubectl("-n", SYSTEM, "delete", *operators)
+        cluster.ask("select pg_sleep(5)")  # as far as it comes in that time
         return other.is_settled()
 
     until(is_whole, "a cluster in spite of all")

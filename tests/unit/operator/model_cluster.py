@@ -17,7 +17,7 @@ from kube_operator.cluster_status import ClusterStatus
 from kube_operator.database import DatabaseView
 from kube_operator.kube_port import OWNED, POD, SECRET, VOLUME_CLAIM, Json, Kind
 from kube_operator.manifests.pods import Images
-from kube_operator.names import EXPIRES, ROLE_LABEL, Component, Names
+from kube_operator.names import EXPIRES, SWITCHOVER, SWITCHOVER_RESULT, Component, Names
 from kube_operator.observed import Observed
 from kube_operator.plan import Plan, plan
 from kube_operator.plan_status import status_of
@@ -55,6 +55,8 @@ class ModelCluster:
         self.leader: str | None = None
         self.primary: str | None = None
         self.epoch = 1
+        self.annotations: dict[str, str] = {}
+        self.switchovers: list[str] = []
         self.is_founded = False
         self.writes = 0
         self._serial = 0
@@ -77,6 +79,7 @@ class ModelCluster:
             images=self.images,
             objects=self.objects,
             database=self._database(),
+            annotations=dict(self.annotations),
             now=self.now,
         )
 
@@ -238,10 +241,15 @@ class ModelCluster:
                 self._apply(kind, manifest)
             case actions.Remove(kind, name, uid, _):
                 self._remove(kind, name, uid)
-            case actions.Mark(pod, role):
+            case actions.Mark(pod, label, value):
                 labels = self.objects[POD][pod]["metadata"]["labels"]
-                labels.pop(ROLE_LABEL, None)
-                labels |= {} if role is None else {ROLE_LABEL: role}
+                labels.pop(label, None)
+                labels |= {} if value is None else {label: value}
+            case actions.AnswerSwitchover(request, result):
+                _require(SWITCHOVER in self.annotations, "who asks nothing is not answered")
+                self.annotations = {}
+                self.annotations |= {} if request is None else {SWITCHOVER: request}
+                self.annotations |= {} if result is None else {SWITCHOVER_RESULT: result}
             case actions.MakeAuthority():
                 self._make_secret(self.names.authority_secret)
             case actions.MakePasswords():
@@ -279,8 +287,10 @@ class ModelCluster:
                 self.leader = to
             case actions.SwitchOver(to):
                 _require(to in self._running(Component.COMPUTE), "only who runs is a primary")
+                _require(to != self.primary, "who is the primary does not become it")
                 self.primary = to
                 self.epoch += 1
+                self.switchovers.append(to)
 
     def _all_active(self) -> bool:
         return set(self._active()) == set(self.members)

@@ -6,6 +6,7 @@ Not here: Kubernetes itself, and real nodes; tests/e2e has both.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +14,23 @@ import pytest
 from unit.operator.model_cluster import ModelCluster
 
 from kube_operator import actions
+from kube_operator.database import DatabaseView
 from kube_operator.kube_port import DEPLOYMENT, POD, SECRET, SERVICE, VOLUME_CLAIM
 from kube_operator.manifests.pods import Images, revision_of
-from kube_operator.names import PRIMARY, REPLICA, ROLE_LABEL, Component
+from kube_operator.names import (
+    PRIMARY,
+    REPLICA,
+    ROLE_LABEL,
+    SERVING,
+    SERVING_LABEL,
+    SILENT,
+    SWITCHOVER,
+    SWITCHOVER_RESULT,
+    Component,
+)
 from kube_operator.plan import plan
 from kube_operator.plan_nodes import wanted_pod
+from kube_operator.plan_objects import plan_gateways
 
 SEEDS = (*range(12), 52, 58, 1156)  # the last three once found something
 
@@ -82,7 +95,7 @@ def test_a_database_that_is_lost_is_not_made_anew() -> None:
     for _ in range(10):
         cluster.live(hurry=True)
         assert actions.Found() not in cluster.step().actions
-    assert cluster.status.phase == "Failing over" or "No log node leads" in str(cluster.status)
+    assert cluster.status.phase == "No quorum"
 
 
 def test_scale_adds_and_removes_replicas_never_the_primary() -> None:
@@ -197,6 +210,129 @@ def test_a_paused_cluster_is_only_marked() -> None:
     made = cluster.step()
     assert {type(one) for one in made.actions} == {actions.Mark}
     assert cluster.status.phase == "Paused"
+
+
+def test_the_service_goes_past_a_gateway_that_is_silent_if_another_one_is_not() -> None:
+    def marks(**answers: bool) -> list[actions.Action]:
+        pods = {
+            name: {"metadata": {"labels": {SERVING_LABEL: SERVING}}} for name in ("one", "other")
+        }
+        seen = ModelCluster(1).observed()
+        seen = replace(
+            seen, objects={**seen.objects, POD: pods}, database=DatabaseView(gateways=answers)
+        )
+        return list(plan_gateways(seen))
+
+    assert marks(one=True, other=True) == []
+    assert marks(one=True, other=False) == [actions.Mark("other", SERVING_LABEL, SILENT)]
+    assert marks(one=False, other=False) == [], "it may well be us who reach nobody"
+
+
+def answered(cluster: ModelCluster, request: str, *, steps: int = 6) -> str:
+    cluster.annotations = {SWITCHOVER: request}
+    for _ in range(steps):
+        cluster.step()
+        cluster.live(hurry=True)
+    assert SWITCHOVER not in cluster.annotations
+    return cluster.annotations[SWITCHOVER_RESULT]
+
+
+@pytest.mark.parametrize("request_", ["pg-compute-3", " pg-compute-3 ", "any"])
+def test_a_switchover_that_is_asked_for_is_made_once_and_answered(request_: str) -> None:
+    cluster = settled(computes=3)
+    first = cluster.primary
+    result = answered(cluster, request_)
+    assert result == f"{cluster.primary} is the primary."
+    assert cluster.switchovers == [cluster.primary]
+    assert cluster.primary != first
+    assert cluster.step().actions == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "request_", "why"),
+    [
+        ({}, "pg-compute-7", "there is no compute 'pg-compute-7'."),
+        ({}, "pg-log-1", "there is no compute 'pg-log-1'."),
+        ({}, "", "there is no compute ''."),
+        ({}, "pg-compute-1", "pg-compute-1 is the primary already."),
+        ({"computes": 1}, "any", "there is no replica that could become the primary."),
+        ({"paused": True}, "any", "spec.paused is true."),
+    ],
+)
+def test_a_switchover_that_cannot_be_is_refused(
+    spec: dict[str, Any], request_: str, why: str
+) -> None:
+    cluster = settled(**{**spec, "paused": False})
+    cluster.raw |= spec
+    assert cluster.primary == "pg-compute-1"
+    assert answered(cluster, request_) == f"Refused: {why}"
+    assert cluster.switchovers == []
+
+
+def test_a_switchover_is_not_made_again_by_an_operator_that_comes_after() -> None:
+    cluster = settled(computes=3)
+    cluster.annotations = {SWITCHOVER: "any"}
+    cluster.step()
+    (made,) = plan(cluster.observed()).actions
+    assert isinstance(made, actions.SwitchOver)
+    cluster.carry_out(made)  # and here the operator dies: the next one sees the rest
+    assert answered(cluster, cluster.annotations[SWITCHOVER]) == f"{made.to} is the primary."
+    assert cluster.switchovers == [made.to]
+
+
+def test_a_failover_ends_a_switchover_that_is_under_way() -> None:
+    cluster = settled(computes=3)
+    cluster.annotations = {SWITCHOVER: "pg-compute-3"}
+    cluster.step()
+    cluster.primary, cluster.epoch = "pg-compute-2", cluster.epoch + 1
+    result = answered(cluster, cluster.annotations[SWITCHOVER])
+    assert result == "Refused: pg-compute-2 became the primary before pg-compute-3 could."
+    assert cluster.switchovers == []
+
+
+def test_a_switchover_waits_for_its_compute_but_not_for_ever() -> None:
+    cluster = settled(computes=3)
+    cluster.objects[POD]["pg-compute-3"]["status"] = {}
+    cluster.annotations = {SWITCHOVER: "pg-compute-3"}
+    for _ in range(50):
+        assert not [a for a in cluster.step().actions if isinstance(a, actions.SwitchOver)]
+    assert SWITCHOVER in cluster.annotations
+    for _ in range(20):
+        cluster.step()
+    assert "did not become the primary within 60 s" in cluster.annotations[SWITCHOVER_RESULT]
+
+
+def test_a_switchover_waits_while_nobody_leads_the_log() -> None:
+    cluster = settled()
+    for node in ("pg-log-1", "pg-log-2"):
+        cluster.kill_pod(node)
+    cluster.annotations = {SWITCHOVER: "any"}
+    cluster.step()
+    assert cluster.annotations == {SWITCHOVER: "any"}
+    assert answered(cluster, "any", steps=20) == "pg-compute-2 is the primary."
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_request_makes_at_most_one_primary_whatever_happens(seed: int) -> None:
+    """Requests, losses, changes of the specification, and operators that stop half way."""
+    cluster = ModelCluster(seed)
+    cluster.settle()
+    rng = cluster.rng
+    for _ in range(20):
+        done = len(cluster.switchovers)
+        is_rolling = bool(plan(cluster.observed()).rollout.outdated)
+        cluster.annotations = {SWITCHOVER: rng.choice(["any", "pg-compute-1", "pg-compute-2"])}
+        for _ in range(rng.randrange(8)):
+            made = plan(cluster.observed()).actions
+            cluster.now += timedelta(seconds=1)
+            for action in made[: rng.randrange(len(made) + 1)]:
+                cluster.carry_out(action)
+            cluster.live()
+        assert is_rolling or len(cluster.switchovers) <= done + 1
+        _disturb(cluster)
+    cluster.settle()
+    assert SWITCHOVER not in cluster.annotations
+    assert cluster.status.phase == "Running"
 
 
 def test_without_gateways_there_is_nothing_of_them() -> None:

@@ -1,0 +1,178 @@
+"""Measure a cluster on the rig, and say which promises are kept: `python -m e2e.bench` in tests/.
+
+The images are there before, as on a Kubernetes that has run one cluster. Gaps are what one client
+sees that writes all the time through the gateways' Service. Exit status 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from e2e.operator_world import Cluster, until
+from e2e.rig import Rig, RigError, borrowed
+
+from bench.pagefault.report import Bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+SYSTEM, SPACE = "seawall-system", "bench"
+LOOK_S = 0.05
+SETTLED_S = 300.0
+BARS = (
+    Bar(name="first_answer_s", target=60, at_least=False),
+    Bar(name="scale_up_s", target=10, at_least=False),
+    Bar(name="primary_deleted_gap_s", target=2, at_least=False),
+    Bar(name="node_lost_gap_s", target=6, at_least=False),
+    Bar(name="settled_writes", target=0, at_least=False),
+)
+
+
+def main() -> int:
+    """Measure all, or what is asked for."""
+    parser = argparse.ArgumentParser(prog="e2e.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, default=ROOT / "build" / "images")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--settled-s", type=float, default=SETTLED_S)
+    arguments = parser.parse_args()
+    reason = Rig.why_not()
+    if reason is not None:
+        print(f"e2e.bench: {reason}", file=sys.stderr)  # noqa: T201  # a command line
+        return 2
+    with borrowed() as rig:
+        _install(rig, arguments.images)
+        found = _measure(rig, arguments.rounds, arguments.settled_s)
+    return _report(found)
+
+
+def _install(rig: Rig, images: Path) -> None:
+    command = [str(ROOT / "images" / "build"), "--offline-base", "--output", str(images)]
+    subprocess.run(command, check=True)
+    for archive in sorted(images.glob("*.tar")):
+        rig.image_import(archive)
+    arguments = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
+    rig.helm("upgrade", "--install", "seawall", str(ROOT / "charts" / "seawall"), *arguments)
+    rig.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/seawall-operator")
+    rig.kubectl("-n", SYSTEM, "rollout", "status", "deployment/seawall-operator")
+
+
+def _measure(rig: Rig, rounds: int, settled_s: float) -> dict[str, list[float]]:
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
+    rig.kubectl("apply", "-f", "-", given=json.dumps(space))
+    found: dict[str, list[float]] = {}
+    cluster = Cluster(rig, SPACE, "pg")
+    measures: dict[str, Callable[[Cluster], float]] = {
+        "scale_up_s": scale_up_s,
+        "primary_deleted_gap_s": primary_deleted_gap_s,
+        "node_lost_gap_s": node_lost_gap_s,
+    }
+    try:
+        found["first_answer_s"] = [first_answer_s(cluster)]
+        cluster.settle()
+        found["settled_writes"] = [settled_writes(cluster, settled_s)]
+        for name, measure in measures.items():
+            found[name] = []
+            for _ in range(rounds):
+                found[name].append(measure(cluster))
+                cluster.settle()
+    finally:
+        rig.kubectl("delete", "namespace", SPACE, "--timeout=120s")
+    return found
+
+
+def first_answer_s(cluster: Cluster) -> float:
+    """From `kubectl apply` of the small example to the first answer."""
+    began_s = time.monotonic()
+    cluster.apply()
+
+    def answers() -> bool:
+        return bool(cluster.ask("select 1") == 1)
+
+    until(answers, "an answer")
+    return time.monotonic() - began_s
+
+
+def scale_up_s(cluster: Cluster) -> float:
+    """From `kubectl scale` to a replica more that answers; then it is taken away again."""
+    began_s = time.monotonic()
+    cluster.kubectl("scale", "swpg/pg", "--replicas=3")
+    until(lambda: cluster.status().get("readyComputes") == 3, "another replica")  # as asked
+    took_s = time.monotonic() - began_s
+    cluster.kubectl("scale", "swpg/pg", "--replicas=2")
+    return took_s
+
+
+def primary_deleted_gap_s(cluster: Cluster) -> float:
+    """The longest time without a write when the primary's pod is deleted."""
+    before = cluster.primary()
+    with cluster.writing() as writer:
+        cluster.kubectl("delete", "pod", before, "--wait=false")
+        until(lambda: cluster.primary() not in {"", before}, "another primary")
+        writer.wait_for_more()
+    return writer.gap_s
+
+
+def node_lost_gap_s(cluster: Cluster) -> float:
+    """The longest time without a write when the node of the primary is lost."""
+    nodes = Counter(pod["spec"]["nodeName"] for pod in cluster.pods("log").values())
+    node = min(("node-1", "node-2"), key=lambda name: nodes[name])
+    computes = cluster.pods("compute")
+    while computes[cluster.primary()]["spec"]["nodeName"] != node:
+        cluster.kubectl("delete", "pod", cluster.primary())
+        cluster.settle()
+        computes = cluster.pods("compute")
+    with cluster.writing() as writer:
+        cluster.rig.node(node).lose()
+        writer.wait_for_more()
+    cluster.rig.node(node).return_()
+    return writer.gap_s
+
+
+def settled_writes(cluster: Cluster, seconds: float) -> float:
+    """How many objects of the cluster have changed in a time in which nothing happens to it."""
+    before = _versions(cluster)
+    time.sleep(seconds)
+    after = _versions(cluster)
+    return float(sum(before.get(name) != version for name, version in after.items()))
+
+
+def _versions(cluster: Cluster) -> dict[str, str]:
+    kinds = "swpg,pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
+    items = json.loads(cluster.kubectl("get", kinds, "-o", "json"))["items"]
+    return {
+        f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"]
+        for one in items
+    }
+
+
+def _report(found: dict[str, list[float]]) -> int:
+    """Print the medians with their spread, and a line a bar."""
+    for name, rounds in found.items():
+        spread = f"{min(rounds):.3f} to {max(rounds):.3f}, {len(rounds)} rounds"
+        print(f"  {name:<28} {statistics.median(rounds):8.3f} ({spread})")  # noqa: T201  # as above
+    is_kept = True
+    for bar in BARS:
+        value = max(found[bar.name])  # promises are about each time, not about most
+        is_met = bar.is_met(value)
+        is_kept &= is_met
+        said = "ok" if is_met else "MISSED"
+        print(f"BAR {bar.name} {value:.3f} {bar.condition} {said}")  # noqa: T201  # as above
+    return 0 if is_kept else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (RigError, psycopg.Error, subprocess.CalledProcessError) as failure:
+        print(f"e2e.bench: {failure}", file=sys.stderr)  # noqa: T201  # as above
+        sys.exit(2)
