@@ -37,18 +37,20 @@ lint: environment ## Check style, format and the layers
 types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
-# Tests without servers use all processors; those with servers wait for each other as little as for us.
-WITHOUT_SERVERS = .venv/bin/pytest --ignore=tests/integration --ignore=tests/e2e -n auto --dist loadfile
+# Tests of our own code alone use all processors; the others want them for themselves.
+ALONE = .venv/bin/pytest --ignore=tests/native --ignore=tests/integration --ignore=tests/e2e \
+	-n auto --dist loadfile
 
 test: environment lint types ## Everything that every change must pass, on one PostgreSQL
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} $(WITHOUT_SERVERS) -m 'not stock and not faults' $(PYTEST_ARGS)
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest tests/integration -m 'not stock and not faults' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} $(ALONE) -m 'not stock and not faults' $(PYTEST_ARGS)
+	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest tests/native tests/integration -m 'not stock and not faults' $(PYTEST_ARGS)
 
 embedded: environment ## The tests with servers again, on the embedded PostgreSQL
 	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults and not e2e' $(PYTEST_ARGS)
 
 unit: environment ## The tests that need no server
-	$(WITHOUT_SERVERS) $(PYTEST_ARGS)
+	$(ALONE) $(PYTEST_ARGS)
+	.venv/bin/pytest tests/native $(PYTEST_ARGS)
 
 integration: environment ## The tests against real PostgreSQL servers
 	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
