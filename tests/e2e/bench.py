@@ -131,8 +131,10 @@ def node_lost_gap_s(cluster: Cluster) -> float:
         cluster.kubectl("delete", "pod", cluster.primary())
         cluster.settle()
         computes = cluster.pods("compute")
+    before = cluster.primary()
     with cluster.writing() as writer:
         cluster.rig.node(node).lose()
+        until(lambda: cluster.primary() not in {"", before}, "another primary")
         writer.wait_for_more()
     cluster.rig.node(node).return_()
     return writer.gap_s
