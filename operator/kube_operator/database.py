@@ -28,7 +28,7 @@ from fabric.rpc_errors import RpcError
 from fabric.tls import ClientTls, TlsFiles, client_context
 from log_service import methods as log_methods
 from log_service.client import LogClient, NodeAddress
-from log_service.compute_methods import ComputeInfo, ComputeState
+from log_service.compute_methods import LIST_COMPUTES, ComputeInfo, ComputeState
 from log_service.methods import GroupStatus, Topology
 from storage import methods as storage_methods
 from storage.founding import found_branch
@@ -229,9 +229,9 @@ class Database:
             await client.__aenter__()
         return await client.call(method, request, timeout_ms=timeout_ms)
 
-    def _log(self, *addresses: str) -> LogClient:
+    def _log(self) -> LogClient:
         return LogClient(
-            addresses or self.nodes.log.values(),
+            self.nodes.log.values(),
             rng=self._rng,
             tls=self.tls(Role.LOG),
             reach=self.nodes.reach,
@@ -263,10 +263,11 @@ class Database:
 
     async def _computes(self, address: str) -> tuple[ComputeInfo, ...]:
         try:
-            async with self._log(address) as log:
-                return (await log.computes(BRANCH, timeout_ms=ASK_MS)).computes
+            request = log_methods.OfBranch(BRANCH)
+            answer = await self.call(Role.LOG, address, LIST_COMPUTES, request, timeout_ms=ASK_MS)
         except RpcError:
             return ()
+        return answer.response.computes
 
 
 async def _takes_connections(host: str, port: int) -> bool:

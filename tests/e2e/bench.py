@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from e2e.operator_world import Cluster, until
+from e2e.operator_world import IMAGES, Cluster, build_images, install, until
 from e2e.rig import Rig, RigError, borrowed
 
 from bench.pagefault.report import Bar
@@ -25,8 +24,7 @@ from bench.pagefault.report import Bar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
-SYSTEM, SPACE = "seawall-system", "bench"
+SPACE = "bench"
 LOOK_S = 0.05
 SETTLED_S = 300.0
 BARS = (
@@ -41,7 +39,7 @@ BARS = (
 def main() -> int:
     """Measure all, or what is asked for."""
     parser = argparse.ArgumentParser(prog="e2e.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, default=ROOT / "build" / "images")
+    parser.add_argument("--images", type=Path, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--settled-s", type=float, default=SETTLED_S)
     arguments = parser.parse_args()
@@ -49,21 +47,11 @@ def main() -> int:
     if reason is not None:
         print(f"e2e.bench: {reason}", file=sys.stderr)  # noqa: T201  # a command line
         return 2
+    images = build_images(arguments.images)
     with borrowed() as rig:
-        _install(rig, arguments.images)
+        install(rig, images)
         found = _measure(rig, arguments.rounds, arguments.settled_s)
     return _report(found)
-
-
-def _install(rig: Rig, images: Path) -> None:
-    command = [str(ROOT / "images" / "build"), "--offline-base", "--output", str(images)]
-    subprocess.run(command, check=True)
-    for archive in sorted(images.glob("*.tar")):
-        rig.image_import(archive)
-    arguments = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
-    rig.helm("upgrade", "--install", "seawall", str(ROOT / "charts" / "seawall"), *arguments)
-    rig.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/seawall-operator")
-    rig.kubectl("-n", SYSTEM, "rollout", "status", "deployment/seawall-operator")
 
 
 def _measure(rig: Rig, rounds: int, settled_s: float) -> dict[str, list[float]]:
@@ -142,19 +130,10 @@ def node_lost_gap_s(cluster: Cluster) -> float:
 
 def settled_writes(cluster: Cluster, seconds: float) -> float:
     """How many objects of the cluster have changed in a time in which nothing happens to it."""
-    before = _versions(cluster)
+    before = cluster.versions()
     time.sleep(seconds)
-    after = _versions(cluster)
+    after = cluster.versions()
     return float(sum(before.get(name) != version for name, version in after.items()))
-
-
-def _versions(cluster: Cluster) -> dict[str, str]:
-    kinds = "swpg,pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
-    items = json.loads(cluster.kubectl("get", kinds, "-o", "json"))["items"]
-    return {
-        f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"]
-        for one in items
-    }
 
 
 def _report(found: dict[str, list[float]]) -> int:
@@ -175,6 +154,6 @@ def _report(found: dict[str, list[float]]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (RigError, psycopg.Error, subprocess.CalledProcessError) as failure:
+    except (RigError, psycopg.Error) as failure:
         print(f"e2e.bench: {failure}", file=sys.stderr)  # noqa: T201  # as above
         sys.exit(2)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
     from e2e.rig import Rig
 
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "build" / "images"
+BUILD_S = 1800
+SYSTEM = "seawall-system"
 PATIENCE_S = 240.0
 PAUSE_S = 0.02
 LOOK_S = 0.2
@@ -29,6 +35,25 @@ CONNECT_S = 2
 VERSION = 15  # of the servers that Debian has, and so of the images
 
 Json = dict[str, Any]
+
+
+def build_images(directory: Path = IMAGES) -> list[Path]:
+    """Return archives of our images; a second build of the same sources takes a moment."""
+    command = [str(ROOT / "images" / "build"), "--offline-base", "--output", str(directory)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_S)
+    if done.returncode:
+        raise RigError(f"the images cannot be built: {done.stderr[-4000:]}")
+    return sorted(directory.glob("*.tar"))
+
+
+def install(rig: Rig, images: list[Path]) -> None:
+    """Install the operator as a user would; one that is there becomes this one."""
+    for archive in images:
+        rig.image_import(archive)
+    arguments = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
+    rig.helm("upgrade", "--install", "seawall", str(ROOT / "charts" / "seawall"), *arguments)
+    rig.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/seawall-operator")
+    rig.kubectl("-n", SYSTEM, "rollout", "status", "deployment/seawall-operator")
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,15 @@ class Cluster:
         selector += f",seawall.dev/component={component}" if component else ""
         items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
         return {pod["metadata"]["name"]: pod for pod in items}
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each object: another one when anybody has written to it."""
+        kinds = "swpg,pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
+        items = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
+        return {
+            f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"]
+            for one in items
+        }
 
     def is_settled(self) -> bool:
         """Whether all that was asked for is there, and nothing is being changed."""

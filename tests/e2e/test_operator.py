@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e.operator_world import VERSION, Cluster, until
+from e2e.operator_world import SYSTEM, VERSION, Cluster, until
 from e2e.rig import Rig, RigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SPACE = "db"
-SYSTEM = "seawall-system"
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +114,10 @@ def test_scale_adds_replicas_and_takes_them_away(cluster: Cluster) -> None:
 
 
 def test_settled_cluster_costs_no_write(cluster: Cluster) -> None:
-    def versions() -> dict[str, str]:
-        kinds = "swpg,pods,pvc,services,secrets,configmaps,deployments,pdb,networkpolicies"
-        items = json.loads(cluster.kubectl("get", kinds, "-o", "json"))["items"]
-        return {
-            f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"]
-            for one in items
-        }
-
-    before = versions()
+    before = cluster.versions()
     for _ in range(3):  # as often as the operator looks at a settled cluster, and more
         cluster.ask("select pg_sleep(5)")
-    assert versions() == before
+    assert cluster.versions() == before
 
 
 def test_primary_whose_pod_is_deleted_is_succeeded(cluster: Cluster) -> None:

@@ -6,7 +6,6 @@ tests/unit/log_service/test_replication_admission.py.
 
 import os
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fixtures.servers import Fleet
+from fixtures.servers import Fleet, require_tls
 from integration.standby_world import Branch, insert_and_wait, running_branch, value
 from unit.fabric.certificates import Authority
 from unit.log_service.replication_world import GROUP
@@ -33,11 +32,7 @@ PASSWORD = "it's secret"  # noqa: S105  # of this test alone
 
 @pytest.fixture
 def branch(fleet: Fleet) -> Iterator[Branch]:
-    tool = fleet.binaries.bin_dir / "pg_config"
-    options = fleet.identity.subprocess_options()
-    done = subprocess.run([tool, "--configure"], check=True, capture_output=True, **options)
-    if b"openssl" not in done.stdout:
-        pytest.skip(f"{fleet.binaries} was built without TLS")
+    require_tls(fleet)
     with running_branch(fleet) as branch:
         yield branch
 

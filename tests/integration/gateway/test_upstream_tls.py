@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from fixtures.gateway_alone import (
     gateways_alone,
     no_backends,
 )
+from fixtures.servers import require_tls
 from fixtures.waiting import eventually
 from unit.fabric.certificates import Authority
 
@@ -56,11 +56,7 @@ KEY = PoolKey("postgres", "postgres")
 
 @pytest.fixture(scope="module")
 def world(shared_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewaysAlone]:
-    tool = shared_fleet.binaries.bin_dir / "pg_config"
-    options = shared_fleet.identity.subprocess_options()
-    done = subprocess.run([tool, "--configure"], check=True, capture_output=True, **options)
-    if b"openssl" not in done.stdout:
-        pytest.skip(f"{shared_fleet.binaries} was built without TLS")
+    require_tls(shared_fleet)
     with gateways_alone(shared_fleet, tmp_path_factory.mktemp("gateways")) as world:
         yield world
 
