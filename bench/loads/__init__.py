@@ -1,0 +1,1 @@
+"""Workloads, and the drivers that put them on a target."""
