@@ -1,0 +1,1 @@
+"""A result file as pictures: an HTML page, and docs/benchmarks.md."""
