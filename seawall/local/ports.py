@@ -20,6 +20,8 @@ PORT_MAX: Final = 65_535
 
 IsFree = Callable[[int], bool]
 
+_claims: list[socket.socket] = []  # of this process, and of the supervisor that it becomes
+
 
 def choose_ports(
     count: int, *, first: int, ceiling: int, taken: Collection[int], is_free: IsFree
@@ -60,6 +62,24 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def claim(port: int) -> bool:
+    """Whether a port is free, and nobody has chosen it who does not listen yet.
+
+    A name tells others: the kernel forgets it with the last process of the cluster that was begun
+    here, and keeps it apart by network namespace, as it does ports.
+    """
+    if not is_free(port):
+        return False
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0seawall/port/{port}")
+    except OSError:
+        name.close()
+        return False
+    _claims.append(name)
+    return True
 
 
 def require_free(wanted: Iterator[tuple[str, int]]) -> None:

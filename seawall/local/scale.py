@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from .cluster_file import COMPUTES_MAX, ClusterError, load, require_owner, save
 from .layout import Layout
-from .ports import PORT_MAX, POSTGRES_PORT, choose_ports, ephemeral_min, is_free
+from .ports import PORT_MAX, POSTGRES_PORT, choose_ports, claim, ephemeral_min
 from .processes import Running, find_running
 
 
@@ -65,7 +65,7 @@ def with_computes(
     taken = {*found.values(), *ports}
     ceiling = ephemeral_min() if first < ephemeral_min() else PORT_MAX + 1
     ports += choose_ports(
-        missing - len(ports), first=first, ceiling=ceiling, taken=taken, is_free=is_free
+        missing - len(ports), first=first, ceiling=ceiling, taken=taken, is_free=claim
     )
     for port in ports:
         found[f"compute-{len(found) + 1}"] = port

@@ -44,8 +44,8 @@ from .ports import (
     GATEWAY_PORT,
     PORT_MAX,
     choose_ports,
+    claim,
     ephemeral_min,
-    is_free,
     random_first,
     require_free,
 )
@@ -277,7 +277,7 @@ def _new_cluster(
     ceiling, count = ephemeral_min(), 2 * logs + stores
     first = random_first(count, ceiling=ceiling, below=secrets.randbelow)
     named = () if wishes.port is None else (wishes.port,)
-    internal = iter(choose_ports(count, first=first, ceiling=ceiling, taken=named, is_free=is_free))
+    internal = iter(choose_ports(count, first=first, ceiling=ceiling, taken=named, is_free=claim))
     log = {f"log-{n + 1}": LogPorts(next(internal), next(internal)) for n in range(logs)}
     storage = {f"storage-{n + 1}": next(internal) for n in range(stores)}
     found = with_computes({}, computes, first_port=wishes.port)
@@ -323,11 +323,11 @@ def with_gateway(
         return {**gateways, "gateway-1": wishes.gateway_port}
     if gateways or not wishes.gateway:
         return dict(gateways)
-    if GATEWAY_PORT not in taken and is_free(GATEWAY_PORT):
+    if GATEWAY_PORT not in taken and claim(GATEWAY_PORT):
         return {"gateway-1": GATEWAY_PORT}
     ceiling = ephemeral_min()
     first = random_first(1, ceiling=ceiling, below=secrets.randbelow)
-    (port,) = choose_ports(1, first=first, ceiling=ceiling, taken=taken, is_free=is_free)
+    (port,) = choose_ports(1, first=first, ceiling=ceiling, taken=taken, is_free=claim)
     return {"gateway-1": port}
 
 

@@ -6,6 +6,8 @@ tests/integration/test_local_cluster.py.
 
 import os
 import socket
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -45,6 +47,7 @@ from seawall.local.ports import (
     HOST,
     INTERNAL_MIN,
     choose_ports,
+    claim,
     is_free,
     random_first,
     require_free,
@@ -56,6 +59,8 @@ from sqlnode.compute.settings import AgentSettings
 from sqlnode.postgres_settings import require_short_socket_path
 from sqlnode.privileges import choose_identity
 from storage.node_settings import StorageSettings
+
+CLAIMS = "import sys; from seawall.local.ports import claim; sys.exit(not claim({}))"
 
 CLUSTER = ClusterFile(
     cluster=ClusterName("blue"),
@@ -203,6 +208,23 @@ def test_a_port_that_is_listened_on_is_not_free() -> None:
         with pytest.raises(ClusterError, match=f"port {port} of compute-1 is in use.*--port"):
             require_free(iter([("compute-1", port)]))
     assert is_free(port)
+
+
+def test_a_port_that_was_chosen_is_not_chosen_again_before_anybody_listens() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        assert not claim(port)
+    chosen = [
+        subprocess.run([sys.executable, "-P", "-c", CLAIMS.format(port)], check=False).returncode
+        for _ in range(2)
+    ]
+    assert chosen == [0, 0], "a process that has ended claims nothing"
+    assert claim(port)
+    assert is_free(port)
+    assert not claim(port)
+    again = subprocess.run([sys.executable, "-P", "-c", CLAIMS.format(port)], check=False)
+    assert again.returncode == 1, "another process must be told"
 
 
 def test_ports_stay_with_their_computes() -> None:
