@@ -208,17 +208,23 @@ class Pools:
     # --- What happens ---------------------------------------------------------------------------
 
     def follow(self, view: ComputesView) -> None:
-        """Take a new view. Who is not in it is cut off: its sessions go on elsewhere."""
+        """Take a new view. Who is not in it is cut off: its sessions go on elsewhere. Who leaves
+        gets nothing new.
+        """
         before, self.view = self.view, view
         if view.primary is not None and view.primary != before.primary:
             self._cut(lambda link: link.is_primary and not self._is_wanted(link))
-        gone = {one.name for one in before.replicas} - {one.name for one in view.replicas}
+        there = {one.name for one in (*view.replicas, *view.leaving)}
+        gone = {one.name for one in (*before.replicas, *before.leaving)} - there
         if gone:
             self._cut(lambda link: not link.is_primary and link.target_name in gone)
+        leaving = {one.name for one in view.leaving}
         for pool in self.pools:
             pool.not_before_s = 0.0
-            if pool.replica in gone:
+            if pool.replica in gone | leaving:
                 self._refuse_all(pool)
+            for link in list(pool.idle) if pool.replica in leaving else ():
+                self._let_go(link)
             self._open_more(pool)
 
     def connected(self, pool: Pool, link: Link) -> None:

@@ -80,6 +80,8 @@ class ComputesView:
     replicas: tuple[Target, ...] = ()
     epoch: Epoch = Epoch(0)  # noqa: RUF009  # an immutable value
     is_log_reachable: bool = False
+    leaving: tuple[Target, ...] = ()
+    """Replicas that shut down in order: who is there may stay for a moment, nobody comes."""
 
     @property
     def is_asleep(self) -> bool:
@@ -104,6 +106,8 @@ class Computing:
         listed = {str(info.name) for info in answer.computes}
         primary: Target | None = None
         replicas: list[Target] = []
+        leaving: list[Target] = []
+        before = self._view
         for info in answer.computes[:REPLICAS_MAX]:
             self._heard_s[str(info.name)] = now_s
             target = target_of(info)
@@ -118,13 +122,15 @@ class Computing:
                     primary = target
             elif _serves_reads(info):
                 replicas.append(target)
-        before = self._view
+            elif _is_leaving(info) and target in (*before.replicas, *before.leaving):
+                leaving.append(target)
         if primary is None and before.primary is not None and before.epoch == topology.epoch:
             primary = before.primary if self._is_kept(before.primary, listed, now_s) else None
         replicas += [one for one in before.replicas if self._is_kept(one, listed, now_s)]
         self._view = ComputesView(
             primary=primary,
             replicas=tuple(sorted(replicas, key=lambda one: one.name)),
+            leaving=tuple(sorted(leaving, key=lambda one: one.name)),
             epoch=topology.epoch,
             is_log_reachable=True,
         )
@@ -146,6 +152,12 @@ class Computing:
 
 def _serves_reads(info: ComputeInfo) -> bool:
     is_there = info.state is ComputeState.REPLICA and info.replayed > Lsn(0)
+    return is_there and info.heard_ms_ago <= SILENT_MS_MAX
+
+
+def _is_leaving(info: ComputeInfo) -> bool:
+    """Whether its PostgreSQL is there still, though it is down: its agent was told to end."""
+    is_there = info.state is ComputeState.DOWN and info.postmaster_pid > 0
     return is_there and info.heard_ms_ago <= SILENT_MS_MAX
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .kube_port import Json, Kind
+from .manifests.authority import Step
 from .names import Component
 
 
@@ -27,6 +28,23 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Amend:
+    """Merge changes into an object, that very one: what is no part of its manifest."""
+
+    kind: Kind
+    name: str
+    uid: str
+    changes: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Have the cluster linger when it is deleted, until its data is let go of; or no longer."""
+
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MakeAuthority:
     """Make the cluster's authority."""
 
@@ -42,6 +60,21 @@ class MakeCertificate:
 @dataclass(frozen=True, slots=True)
 class MakePasswords:
     """Make the Secrets with passwords that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakePassword:
+    """Have the database take the password that the superuser's Secret has by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Go on to another authority."""
+
+    step: Step
+    """That comes next."""
+    signer: str
+    """Who signs while that is asked for: if it is somebody else by now, it was done already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +138,16 @@ class AnswerSwitchover:
     result: str | None = None
 
 
-SecretAction: TypeAlias = MakeAuthority | MakeCertificate | MakePasswords
+@dataclass(frozen=True, slots=True)
+class AnswerRotation:
+    """Write down what has become of a request for another authority."""
+
+    request: str | None
+    """What is being done; None: it is over."""
+    result: str | None = None
+
+
+SecretAction: TypeAlias = MakeAuthority | MakeCertificate | MakePasswords | TakePassword | Rotate
+AnswerAction: TypeAlias = AnswerSwitchover | AnswerRotation
 NodeAction: TypeAlias = Found | Adopt | AddMember | RemoveMember | Transfer | SwitchOver
-Action: TypeAlias = Apply | Remove | Mark | AnswerSwitchover | SecretAction | NodeAction
+Action: TypeAlias = Apply | Remove | Amend | Hold | Mark | AnswerAction | SecretAction | NodeAction

@@ -172,14 +172,17 @@ _SETTINGS_CONNECTIONS = Rule(
     message="spec.settings.max_connections must be a number in quotes, as in '200'",
 )
 _GATEWAY_CONNECTIONS = Rule(
-    rule="self.gateway.replicas * self.gateway.serverConnectionsMax <= "
+    # While gateways are replaced there is one more of them: see manifests/gateway.py.
+    rule="self.gateway.replicas == 0 || "
+    "(self.gateway.replicas + 1) * self.gateway.serverConnectionsMax <= "
     "(has(self.settings) && 'max_connections' in self.settings && "
     "self.settings['max_connections'].matches('^[1-9][0-9]{0,5}$') "
     f"? int(self.settings['max_connections']) : {CONNECTIONS_DEFAULT}) - {CONNECTIONS_KEPT}",
     field=".gateway",
-    message="spec.gateway: replicas times serverConnectionsMax is above max_connections less "
-    f"{CONNECTIONS_KEPT}, which superusers and Seawall itself need: lower serverConnectionsMax, or "
-    f"raise spec.settings.max_connections, which is {CONNECTIONS_DEFAULT} unless it is set",
+    message="spec.gateway: replicas and one more, which there is while they are replaced, times "
+    f"serverConnectionsMax is above max_connections less {CONNECTIONS_KEPT}, which superusers and "
+    "Seawall itself need: lower serverConnectionsMax, or raise spec.settings.max_connections, "
+    f"which is {CONNECTIONS_DEFAULT} unless it is set",
 )
 
 _LOG_COUNT = Rule(

@@ -2,11 +2,15 @@
 
     await database.meet(nodes)                        who is where at the moment
     view = await database.look()                      what they say
+    view = await database.glance(view)                what has become of it, for less
     await database.found(...); add_member(...); ...   the calls of a plan
 
 Nodes know each other by name. The operator reaches them by the addresses of their pods, which
 Kubernetes tells it: what DNS still has from before does not hold it up, and it may run anywhere
 from where pods can be reached. Who does not answer within ASK_MS is not there.
+
+A connection that is kept costs two life signs every two seconds, and so most of what an operator of
+many settled clusters does. These `rest`: one connection is left, to who leads the log.
 """
 
 import asyncio
@@ -14,6 +18,7 @@ import random
 import ssl
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +43,7 @@ from storage.node_methods import ADOPT_BRANCH, AdoptBranch
 from .names import BRANCH
 
 ASK_MS: Final = 1_000
+RECONNECT_S: Final = 5.0
 ADOPT_MS: Final = 10_000
 MEMBER_MS: Final = 60_000
 HEARD_MS_MAX: Final = 3_000  # computes report every 200 ms
@@ -63,6 +69,12 @@ class DatabaseView:
         """What the leader says of the group; None: nobody leads."""
         found = (one for one in self.log_nodes.values() if one and one.topology.is_leading)
         return max(found, key=lambda one: one.topology.term, default=None)
+
+    @property
+    def leader_node(self) -> str:
+        """The node that leads, as pods are called; empty: none does."""
+        leader = self.leader
+        return "" if leader is None else next(n for n, g in self.log_nodes.items() if g is leader)
 
     @property
     def is_founded(self) -> bool:
@@ -152,14 +164,57 @@ class Database:
         for target in [target for target in self._clients if target not in wanted]:
             await self._clients.pop(target).close()
 
+    async def rest(self, known: DatabaseView) -> None:
+        """End the connections that a glance does not need; whoever looks makes them again."""
+        address = self.nodes.log.get(known.leader_node)
+        kept = None if address is None else self.nodes.reach.get(address, address)
+        for target in [target for target in self._clients if target != kept]:
+            await self._clients.pop(target).close()
+
+    async def reconnect(self) -> None:
+        """Take time to have all connections again, for a look that nothing has asked for: who had
+        to connect within ASK_MS would be taken for dead when the machine has much to do.
+        """
+        by_role = {Role.LOG: self.nodes.log, Role.STORAGE: self.nodes.storage}
+        clients = [
+            await self._client(role, address)
+            for role, addresses in by_role.items()
+            for address in addresses.values()
+        ]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_S):
+                await asyncio.gather(*(client.until_connected() for client in clients))
+
+    async def glance(self, known: DatabaseView) -> DatabaseView:
+        """Ask the leader and the gateways; what only others would say is as it is in `known`.
+
+        The leader says which log nodes and computes live. Without one, it is a whole look.
+        """
+        node = known.leader_node
+        address = self.nodes.log.get(node)
+        if address is None:
+            return await self.look()
+        status, computes, gateways = await asyncio.gather(
+            self._log_node(address), self._computes(address), self._gateways()
+        )
+        groups = dict(known.log_nodes)  # in the same order, which is part of a view's shape
+        if status is None:
+            del groups[node]
+        else:
+            groups[node] = _group(status)
+        view = replace(known, log_nodes=groups, topology=None, computes=(), gateways=gateways)
+        leader = view.leader
+        if leader is None or view.leader_node != node:
+            return view
+        return _led(view, leader, computes)
+
     async def look(self) -> DatabaseView:
         """Ask everybody at once."""
         log_nodes, storage_nodes = self.nodes.log, self.nodes.storage
-        gateways = self.nodes.gateways
-        logs, storages, answers = await asyncio.gather(
+        logs, storages, gateways = await asyncio.gather(
             asyncio.gather(*(self._log_node(address) for address in log_nodes.values())),
             asyncio.gather(*(self._storage_node(address) for address in storage_nodes.values())),
-            asyncio.gather(*(_takes_connections(*where) for where in gateways.values())),
+            self._gateways(),
         )
         groups = {
             node: _group(status)
@@ -171,17 +226,12 @@ class Database:
             for node, status in zip(storage_nodes, storages, strict=True)
             if status is not None
         }
-        view = DatabaseView(
-            log_nodes=groups,
-            storage_nodes=branches,
-            gateways=dict(zip(gateways, answers, strict=True)),
-        )
+        view = DatabaseView(log_nodes=groups, storage_nodes=branches, gateways=gateways)
         leader = view.leader
         if leader is None:
             return view
-        node = next(node for node, group in groups.items() if group is leader)
-        computes = await self._computes(log_nodes[node])
-        return replace(view, topology=leader.topology, computes=computes)
+        computes = await self._computes(log_nodes[view.leader_node])
+        return _led(view, leader, computes)
 
     # --- What a plan asks for -----------------------------------------------------------------
 
@@ -221,13 +271,17 @@ class Database:
         self, role: Role, address: str, method: Method[Q, R], request: Q, *, timeout_ms: int
     ) -> Answer[R]:
         """Call one node."""
+        client = await self._client(role, address)
+        return await client.call(method, request, timeout_ms=timeout_ms)
+
+    async def _client(self, role: Role, address: str) -> RpcClient:
         target = self.nodes.reach.get(address, address)
         client = self._clients.get(target)
         if client is None:
             client = RpcClient(parse_address(target), rng=self._rng, tls=self.tls(role))
             self._clients[target] = client
             await client.__aenter__()
-        return await client.call(method, request, timeout_ms=timeout_ms)
+        return client
 
     def _log(self) -> LogClient:
         return LogClient(
@@ -261,12 +315,17 @@ class Database:
             return None
         return answer.response
 
-    async def _computes(self, address: str) -> tuple[ComputeInfo, ...]:
+    async def _gateways(self) -> dict[str, bool]:
+        where = self.nodes.gateways
+        answers = await asyncio.gather(*(_takes_connections(*one) for one in where.values()))
+        return dict(zip(where, answers, strict=True))
+
+    async def _computes(self, address: str) -> tuple[ComputeInfo, ...] | None:
         try:
             request = log_methods.OfBranch(BRANCH)
             answer = await self.call(Role.LOG, address, LIST_COMPUTES, request, timeout_ms=ASK_MS)
         except RpcError:
-            return ()
+            return None
         return answer.response.computes
 
 
@@ -279,6 +338,17 @@ async def _takes_connections(host: str, port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def _led(
+    view: DatabaseView, leader: GroupStatus, computes: tuple[ComputeInfo, ...] | None
+) -> DatabaseView:
+    """Add what the leader says. One that does not say who the computes are does not say who is who
+    either: a plan would take the labels of all of them away, and clients would find nobody.
+    """
+    if computes is None:
+        return view
+    return replace(view, topology=leader.topology, computes=computes)
 
 
 def _group(status: log_methods.NodeStatus) -> GroupStatus | None:

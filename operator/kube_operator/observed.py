@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 from .cluster_status import ClusterStatus
 from .database import DatabaseView
-from .kube_port import POD, SECRET, Json, Kind
+from .kube_port import POD, SECRET, VOLUME_CLAIM, Json, Kind
+from .manifests.authority import Authority, authority_in
 from .manifests.pods import Images
-from .names import COMPONENT_LABEL, Component, Names
+from .names import COMPONENT_LABEL, IDENTITY, Component, Names
+from .ownership import NO_OWNER, owner_of
 from .quantities import is_same_quantity
 from .spec import ClusterSpec
 
@@ -29,6 +31,8 @@ class Observed:
     database: DatabaseView
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Of the cluster."""
+    finalizers: tuple[str, ...] = ()
+    """Of the cluster."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def of(self, kind: Kind) -> Mapping[str, Json]:
@@ -47,6 +51,23 @@ class Observed:
             if thing["metadata"].get("labels", {}).get(COMPONENT_LABEL) == component
         }
         return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+    @property
+    def identity(self) -> str:
+        """The database's number, if one was ever made: as was said last, or as volumes have it."""
+        if self.status.system_identifier:
+            return self.status.system_identifier
+        claims = [
+            one for one in self.of(VOLUME_CLAIM).values() if owner_of(one) in {NO_OWNER, self.uid}
+        ]
+        found = [(one["metadata"].get("annotations") or {}).get(IDENTITY) for one in claims]
+        return next((one for one in found if one), "")
+
+    @property
+    def authority(self) -> Authority | None:
+        """Who signs and is trusted; None: there is nobody yet."""
+        secret = self.of(SECRET).get(self.names.authority_secret)
+        return None if secret is None else authority_in(secret)
 
     def certificate(self, node: str) -> str | None:
         """Return what a node's certificate is at the moment; None: there is none."""

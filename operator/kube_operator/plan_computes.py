@@ -11,13 +11,13 @@ from .kube_port import POD, SECRET, Json
 from .manifests.pods import revision_of
 from .names import PRIMARY, REPLICA, ROLE_LABEL, Component
 from .observed import Observed, has_ended, is_ending, is_ready
+from .plan_certificates import certificate_of, is_certified
 from .plan_nodes import wanted_pod
-from .plan_objects import certificate_of
 
 
 def plan_computes(seen: Observed, *, surge: int = 0) -> Iterator[Action]:
     """Say which computes are missing or too much; `surge`: how many more for the moment."""
-    if not seen.status.system_identifier:
+    if not seen.identity:
         return
     pods = seen.pods(Component.COMPUTE)
     alive = {name: pod for name, pod in pods.items() if not is_ending(pod) and not has_ended(pod)}
@@ -26,10 +26,11 @@ def plan_computes(seen: Observed, *, surge: int = 0) -> Iterator[Action]:
             yield Remove(POD, name, pod["metadata"]["uid"], "it has ended")
     wanted = seen.spec.computes + surge
     new = _free_nodes(seen, pods, wanted - len(alive))
-    for node in new:
+    for node in (*alive, *new):
         yield from certificate_of(seen, Component.COMPUTE, node)
+    for node in new:
         made = wanted_pod(seen, Component.COMPUTE, node)
-        if made is not None:
+        if made is not None and is_certified(seen, node):
             yield Apply(POD, made)
     for name in _surplus(seen, alive, len(alive) - wanted):
         yield Remove(POD, name, alive[name]["metadata"]["uid"], "there are more than wanted")

@@ -21,7 +21,7 @@ from .manifests.configuration import log_nodes, storage_nodes
 from .manifests.pods import node_pod, volume_claim, with_revision
 from .names import Component
 from .observed import Observed, has_ended, is_ending
-from .plan_objects import certificate_of
+from .plan_certificates import certificate_of, is_certified
 from .quantities import quantity
 from .spec import Volume
 
@@ -68,7 +68,7 @@ def pod_of(seen: Observed, component: Component, node: str) -> Iterator[Action]:
             yield Remove(POD, node, found["metadata"]["uid"], "it has ended")
         return
     wanted = wanted_pod(seen, component, node)
-    if wanted is not None:
+    if wanted is not None and is_certified(seen, node):
         yield Apply(POD, wanted)
 
 
@@ -110,7 +110,7 @@ def plan_members(seen: Observed) -> Iterator[Action]:
     """Say how the log and storage come to have the members that are wanted: one step."""
     database, wanted = seen.database, wanted_nodes(seen, Component.LOG)
     if database.topology is None or database.topology.system_identifier is None:
-        if not seen.status.system_identifier and _all_answer(seen):
+        if not seen.identity and _all_answer(seen):
             yield Found()
         return
     step = _member_step(seen, wanted)

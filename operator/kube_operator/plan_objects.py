@@ -1,17 +1,16 @@
 """What surrounds the nodes: Secrets, settings, Services, policies, the gateways. Pure."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Final
 
 from .actions import (
     Action,
     Apply,
     MakeAuthority,
-    MakeCertificate,
     MakePasswords,
     Mark,
     Remove,
+    TakePassword,
 )
 from .kube_port import (
     CONFIG_MAP,
@@ -28,9 +27,11 @@ from .kube_port import (
 from .manifests.configuration import config_map
 from .manifests.gateway import gateway_deployment, gateway_node
 from .manifests.policies import disruption_budgets, network_policies, service_account
+from .manifests.secrets import is_taken
 from .manifests.services import services
-from .names import EXPIRES, SERVING, SERVING_LABEL, SILENT, Component
+from .names import SERVING, SERVING_LABEL, SILENT, Component
 from .observed import Observed, differs, is_ending
+from .plan_certificates import certificate_of
 
 # What is deleted when it is wanted no more. Secrets stay: what is in them cannot be made again.
 _KEPT_EXACT: Final = (SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, NETWORK_POLICY, DEPLOYMENT)
@@ -66,7 +67,7 @@ def _wanted(seen: Observed) -> dict[Kind, list[Json]]:
     }
     certificate = seen.certificate(gateway_node(names))
     # Gateways start when there is something to log in to: before, they would only complain.
-    if has_gateway and certificate is not None and seen.status.system_identifier:
+    if has_gateway and certificate is not None and seen.identity:
         deployment = gateway_deployment(names, spec, seen.images, certificate=certificate)
         wanted[DEPLOYMENT] = [deployment]
     elif has_gateway:
@@ -92,22 +93,11 @@ def _secrets(seen: Observed) -> Iterator[Action]:
     there = seen.of(SECRET)
     if seen.names.authority_secret not in there:
         yield MakeAuthority()
-    if not {seen.names.superuser_secret, seen.names.internal_secret} <= there.keys():
+    superuser = there.get(seen.names.superuser_secret)
+    internal = there.get(seen.names.internal_secret)
+    if superuser is None or internal is None:
         yield MakePasswords()
+    elif not is_taken(superuser, internal):
+        yield TakePassword()
     if seen.spec.gateway.replicas:
         yield from certificate_of(seen, Component.GATEWAY, gateway_node(seen.names))
-
-
-def certificate_of(seen: Observed, component: Component, node: str) -> Iterator[Action]:
-    """Say whether a node's certificate has to be made or renewed."""
-    secret = seen.of(SECRET).get(seen.names.tls_secret(node))
-    if secret is None or _is_due(secret, seen.now):
-        yield MakeCertificate(component, node)
-
-
-def _is_due(secret: Json, now: datetime) -> bool:
-    text = secret["metadata"].get("annotations", {}).get(EXPIRES, "")
-    try:
-        return now >= datetime.fromisoformat(text)
-    except ValueError:
-        return False  # somebody else's: cert-manager renews its own

@@ -92,12 +92,26 @@ def is_calm(seen: Observed, *, surge: int = 0) -> bool:
 
 def _may_break(seen: Observed, node: str) -> bool:
     """Whether a pod that is not ready may go: of the log, only if its member does not count now."""
+    if node in seen.pods(Component.COMPUTE):
+        return _may_break_compute(seen, node)
     leader = seen.database.leader
     if seen.names.number(Component.LOG, node) is None:
         return True
     if leader is None:
         return True  # nobody commits anything: it is all the same
     return all(not one.is_active for one in leader.members if one.info.node == node)
+
+
+def _may_break_compute(seen: Observed, node: str) -> bool:
+    """Not who takes writes, whom Kubernetes may see late; and of those that come up, one has to."""
+    primary = seen.database.primary
+    works = {*seen.database.replicas, *(() if primary is None else (str(primary.name),))}
+    fresh = [
+        name
+        for name, pod in seen.pods(Component.COMPUTE).items()
+        if not is_ending(pod) and not is_outdated(seen, Component.COMPUTE, name, pod)
+    ]
+    return (primary is None or primary.name != node) and (bool(works - {node}) or not fresh)
 
 
 def _holder(seen: Observed) -> str | None:

@@ -10,12 +10,14 @@ from .cluster_status import (
     ConditionStatus,
 )
 from .kube_port import CLUSTER_LABEL
-from .manifests.secrets import rfc3339
+from .manifests.moments import rfc3339
 from .names import COMPONENT_LABEL, Component
 from .observed import Observed, is_ready
 from .plan import Plan
 from .plan_computes import role_of
 from .plan_nodes import wanted_nodes
+from .plan_ownership import leftovers
+from .plan_rotation import rotation_in_words
 
 COMPLAINTS_MAX = 3
 
@@ -47,7 +49,7 @@ def status_of(seen: Observed, made: Plan, *, problem: str = "") -> ClusterStatus
         selector=(
             f"{CLUSTER_LABEL}={seen.names.cluster},{COMPONENT_LABEL}={Component.COMPUTE.value}"
         ),
-        system_identifier=str(identifier or seen.status.system_identifier),
+        system_identifier=str(identifier or seen.identity),
         conditions=_conditions(seen, facts),
     )
 
@@ -77,7 +79,7 @@ def _lacking(seen: Observed, ready: int) -> list[str]:
     found: list[str] = []
     leader = database.leader
     if leader is None:
-        if seen.status.system_identifier:
+        if seen.identity:
             found.append("No log node leads: a majority of them is needed.")
     else:
         away = [str(one.info.node) for one in leader.members if not one.is_active]
@@ -106,13 +108,19 @@ def _degraded(lacking: list[str], problem: str) -> _Fact:
 def _progressing(made: Plan, lacking: list[str], seen: Observed) -> _Fact:
     if seen.spec.paused:
         return (ConditionStatus.FALSE, "Paused", "spec.paused is true: nothing is changed.")
+    if leftovers(seen.uid, seen.objects):
+        said = "What is left of another cluster of this name has to be gone first."
+        return (ConditionStatus.TRUE, "Waiting", said)
+    rotation = rotation_in_words(seen)
     count = len(made.rollout.outdated)
     if count:
         said = f"{count} pods are still to be replaced, {made.rollout.outdated[0]} first."
-        return (ConditionStatus.TRUE, "RollingOut", said)
+        reason = "RotatingCertificates" if rotation else "RollingOut"
+        return (ConditionStatus.TRUE, reason, f"{rotation} {said}".strip())
     if made.actions or lacking:
-        return (ConditionStatus.TRUE, "Reconciling", "What is missing is being made.")
-    return (ConditionStatus.FALSE, "Settled", "Nothing is to be done.")
+        said = "What is missing is being made."
+        return (ConditionStatus.TRUE, "Reconciling", f"{said} {rotation}".strip())
+    return (ConditionStatus.FALSE, "Settled", f"Nothing is to be done. {rotation}".strip())
 
 
 def _archiving(seen: Observed) -> _Fact:
@@ -130,7 +138,7 @@ def _phase(seen: Observed, facts: dict[str, _Fact], made: Plan) -> str:
     if seen.spec.paused:
         return "Paused"
     if facts[READY][0] is not ConditionStatus.TRUE:
-        if not seen.status.system_identifier:
+        if not seen.identity:
             return "Starting"
         return "No quorum" if seen.database.leader is None else "Failing over"
     if made.rollout.outdated:

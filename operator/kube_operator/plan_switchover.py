@@ -23,7 +23,7 @@ from log_service.methods import Topology
 
 from .actions import Action, AnswerSwitchover, SwitchOver
 from .kube_port import POD
-from .manifests.secrets import rfc3339
+from .manifests.moments import rfc3339
 from .names import ANY, REFUSED, SWITCHOVER, Component
 from .observed import Observed, is_ending
 from .plan_computes import is_outdated
@@ -65,7 +65,7 @@ def plan_switchover(seen: Observed) -> Action | None:
     if text is None:
         return None
     if topology is None:
-        is_made = bool(seen.status.system_identifier)
+        is_made = bool(seen.identity)
         return None if is_made else _refuse("the database is not made yet.")
     accepted = _Accepted.parse(text)
     if accepted is not None and topology.epoch > accepted.epoch:

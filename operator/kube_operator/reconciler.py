@@ -19,27 +19,34 @@ import structlog
 from fabric.ids import ClusterName, Role
 from fabric.rpc_errors import RpcError
 
-from .carry_out import Hands, nodes_of
+from .carry_out import Hands, amend, hold, nodes_of
 from .cluster_status import ClusterStatus
 from .database import Database, DatabaseView, Nodes, shape_of
 from .events import EventRecorder, Notice
-from .kube_port import CLUSTER, OWNED, SECRET, Json, Key, KubeError, KubePort, Refused
+from .kube_port import CLUSTER, OWNED, SECRET, Json, Key, Kind, KubeError, KubePort, Refused
+from .manifests.authority import NODE_DAYS, authority_in
 from .manifests.pods import Images
 from .manifests.secrets import operator_certificate
-from .names import SWITCHOVER, Names
+from .names import KEEPER, ROTATE, SWITCHOVER, Names
 from .observed import Observed, is_ending
 from .plan import Plan, plan
+from .plan_ownership import leftovers, plan_farewell
 from .plan_rollout import Rollout
 from .plan_status import status_of
 from .runtime import Outcome, View
 from .settings import OperatorSettings
-from .spec import ClusterSpec, SpecError, decode_spec
+from .spec import ClusterSpec, DeletionPolicy, SpecError, decode_spec
 from .topology_watch import TopologyWatch
 
-SETTLED_S: Final = 10.0  # nodes that die without a word are noticed so late, if no client notices
+# Nodes that die without a word are noticed so late, if no client notices.
+SETTLED_S: Final = 10.0
+SETTLED_SPREAD: Final = 0.1  # of it, at random: clusters that settled together are not in step
 BUSY_S: Final = 1.0
+# So often all nodes are asked while what the leader and what Kubernetes say stays the same. Only a
+# storage node that does nothing, and tells Kubernetes that all is well, is noticed no sooner.
 PLAN_ANYWAY: Final = timedelta(minutes=10)
 NO_PRIMARY_S: Final = 0.2
+CERTIFICATE_LASTS: Final = timedelta(days=NODE_DAYS) / 2  # ours, which is in memory alone
 
 log = structlog.get_logger()
 
@@ -48,7 +55,8 @@ log = structlog.get_logger()
 class _Settled:
     """What was seen when nothing was to be done: seen again, nothing is to be done again."""
 
-    shape: object
+    versions: object
+    found: DatabaseView
     at: datetime
 
 
@@ -56,7 +64,9 @@ class _Settled:
 class _Connected:
     """What is kept of a cluster between looks: nothing that decides anything."""
 
-    authority: str
+    authority: tuple[str, str]
+    """Who has signed our certificate, and whom we trust."""
+    since: datetime
     database: Database
     watch: TopologyWatch | None = None
     settled: _Settled | None = None
@@ -84,25 +94,59 @@ class ClusterReconciler:
 
     async def reconcile(self, key: Key, view: View) -> Outcome:
         """Look, decide, write."""
+        if await self._is_settled(key, view):
+            return self._settled_outcome()
         cluster = view.cluster
         if cluster is None or is_ending(cluster):
             await self._disconnect(key)  # what it owns goes with it: that is Kubernetes's work
+            if cluster is not None and KEEPER in (cluster["metadata"].get("finalizers") or ()):
+                await self._let_go(key, view, cluster)
             return Outcome()
         try:
             spec = decode_spec(cluster["spec"])
             images = self._settings.images_for(spec)
         except (SpecError, ValueError) as error:
             return await self._refuse(cluster, str(error))
-        if await self._is_settled(key, view):
-            return Outcome(requeue_after_s=SETTLED_S)
         versions = view.versions()  # before anything is looked at: what changes meanwhile is news
         seen = await self._observe(key, view, cluster, spec, images)
         made = plan(seen)
         outcome = await self._carry_out(key, view, cluster, seen, made)
         connected = self._connected.get(key)
-        if connected is not None and outcome.requeue_after_s == SETTLED_S:
-            connected.settled = _Settled((versions, shape_of(seen.database)), seen.now)
-        return outcome
+        if connected is None or outcome.requeue_after_s != SETTLED_S:
+            return outcome
+        connected.settled = _Settled(versions, seen.database, seen.now)
+        await connected.database.rest(seen.database)
+        return self._settled_outcome()
+
+    def _settled_outcome(self) -> Outcome:
+        spread = self._rng.uniform(1 - SETTLED_SPREAD, 1 + SETTLED_SPREAD)
+        return Outcome(requeue_after_s=SETTLED_S * spread)
+
+    async def _let_go(self, key: Key, view: View, cluster: Json) -> None:
+        """Do what the policy says, and let the cluster go. No node is asked, and no pod waited for;
+        what Kubernetes does not let us keep is tried again, because without it data would be lost.
+        """
+        policy = cluster.get("spec", {}).get("deletionPolicy")
+        keeps = policy == DeletionPolicy.RETAIN
+        changes = plan_farewell(
+            Names(key.name, key.namespace),
+            cluster["metadata"]["uid"],
+            DeletionPolicy.RETAIN if keeps else DeletionPolicy.DELETE,
+            _objects(view),
+            _status_of(cluster).system_identifier,
+        )
+        try:
+            for change in changes:
+                await amend(self._api, key.namespace, change)
+        except Refused as error:
+            if keeps:
+                message = f"The cluster stays until its data can be kept: {error}"
+                self._events.note(cluster, Notice("Warning", "Refused", message[:900]))
+                raise
+            log.warning("what was kept stays", cluster=str(key), why=str(error))
+        if keeps:
+            self._events.note(cluster, Notice("Normal", "DataKept", "Volumes and passwords stay."))
+        await hold(self._api, cluster, holds=False)
 
     async def _is_settled(self, key: Key, view: View) -> bool:
         """Whether nothing has changed since nothing was to be done. Now and then we look all the
@@ -113,11 +157,13 @@ class ClusterReconciler:
         if connected is None or settled is None:
             return False
         connected.settled = None
-        if datetime.now(UTC) - settled.at > PLAN_ANYWAY:
+        if view.versions() != settled.versions:
             return False
-        versions = view.versions()
-        found = await connected.database.look()
-        if settled.shape != (versions, shape_of(found)):
+        if datetime.now(UTC) - settled.at > PLAN_ANYWAY:
+            await connected.database.reconnect()
+            return False
+        found = await connected.database.glance(settled.found)
+        if shape_of(found) != shape_of(settled.found):
             return False
         connected.settled = settled
         return True
@@ -158,13 +204,15 @@ class ClusterReconciler:
             spec=spec,
             status=_status_of(cluster),
             images=images,
-            objects={
-                kind: {one["metadata"]["name"]: one for one in view.owned(kind)} for kind in OWNED
-            },
+            objects=_objects(view),
             database=DatabaseView(),
             annotations=metadata.get("annotations") or {},
+            finalizers=tuple(metadata.get("finalizers") or ()),
             now=datetime.now(UTC),
         )
+        if leftovers(seen.uid, seen.objects):
+            await self._disconnect(key)  # who answers is of another cluster
+            return seen
         connected = await self._connect(key, seen)
         if connected is None:
             return seen
@@ -178,16 +226,18 @@ class ClusterReconciler:
         secret = seen.of(SECRET).get(seen.names.authority_secret)
         if secret is None:
             return None
-        authority = str(secret.get("data", {}).get("tls.crt", ""))
+        found = authority_in(secret)
+        authority = (found.signer, found.trusted)
         connected = self._connected.get(key)
-        if connected is not None and connected.authority != authority:
+        if connected is not None and (
+            connected.authority != authority or seen.now - connected.since > CERTIFICATE_LASTS
+        ):
             await self._disconnect(key)
             connected = None
         if connected is None:
-            name = "seawall-operator"
-            certificate, ca = operator_certificate(seen.names, secret["data"], name)
+            certificate, ca = operator_certificate(seen.names, secret, "seawall-operator")
             database = Database(ClusterName(key.name), certificate, ca)
-            connected = self._connected[key] = _Connected(authority, database)
+            connected = self._connected[key] = _Connected(authority, seen.now, database)
         return connected
 
     async def _watch(
@@ -237,6 +287,10 @@ class ClusterReconciler:
         await self._api.apply_status(CLUSTER, manifest)
 
 
+def _objects(view: View) -> dict[Kind, dict[str, Json]]:
+    return {kind: {one["metadata"]["name"]: one for one in view.owned(kind)} for kind in OWNED}
+
+
 def _status_of(cluster: Json) -> ClusterStatus:
     """Read what was said last; what cannot be read was not said by us."""
     try:
@@ -248,9 +302,10 @@ def _status_of(cluster: Json) -> ClusterStatus:
 def _again_s(seen: Observed, made: Plan, failure: Exception | None) -> float:
     """Return when to look again, if nothing happens before."""
     database = seen.database
-    if seen.status.system_identifier and database.primary is None:
+    if seen.identity and database.primary is None:
         return NO_PRIMARY_S if database.topology is not None else BUSY_S
     is_busy = bool(made.actions) or made.rollout != Rollout((), None) or failure is not None
     is_busy |= SWITCHOVER in seen.annotations  # one that waits is given up some time
+    is_busy |= ROTATE in seen.annotations
     is_whole = len(database.replicas) + 1 >= seen.spec.computes
     return BUSY_S if is_busy or not is_whole else SETTLED_S

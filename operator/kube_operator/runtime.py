@@ -25,6 +25,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -110,13 +111,9 @@ class View:
     def versions(self) -> tuple[tuple[str, Key, int], ...]:
         """Return what is equal as long as neither the cluster nor what it owns has changed.
 
-        It costs a twentieth of looking at the objects.
+        It costs next to nothing.
         """
-        return tuple(
-            (kind.plural, key, version)
-            for kind, store in self._stores.items()
-            for key, version in store.versions(self.key)
-        )
+        return tuple(chain.from_iterable(s.versions(self.key) for s in self._stores.values()))
 
     def nodes(self) -> list[Json]:
         """Return the nodes of Kubernetes; see RuntimeSettings.watch_nodes."""

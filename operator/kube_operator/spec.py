@@ -149,6 +149,15 @@ class Compute(_Part, frozen=True):
             "cache, half for WAL and temporary files."
         ),
     ] = "10Gi"
+    drain_seconds: Annotated[
+        int,
+        msgspec.Meta(
+            description="For how long statements may go on on a replica that is taken away. New "
+            "ones go elsewhere meanwhile.",
+            ge=0,
+            le=3_600,
+        ),
+    ] = 30
 
 
 class PoolMode(StrEnum):
@@ -186,12 +195,12 @@ class Gateway(_Part, frozen=True):
     server_connections_max: Annotated[
         int,
         msgspec.Meta(
-            description="Connections of one gateway to one compute: all gateways together stay "
-            "below max_connections.",
+            description="Connections of one gateway to one compute: all gateways together, and "
+            "one more while they are replaced, stay below max_connections.",
             ge=1,
             le=10_000,
         ),
-    ] = 40
+    ] = 30
     resources: Annotated[Resources, msgspec.Meta(description="Of each gateway.")] = Resources()
 
 
@@ -298,6 +307,13 @@ class Tls(_Part, frozen=True):
     ] = False
 
 
+class DeletionPolicy(StrEnum):
+    """What becomes of the data when a cluster is deleted."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
 class ClusterSpec(_Part, frozen=True):
     """A PostgreSQL cluster: computes without data over a log and storage that have it."""
 
@@ -348,6 +364,13 @@ class ClusterSpec(_Part, frozen=True):
     network_policies: Annotated[
         bool, msgspec.Meta(description="Whether pods are closed to all but the ports they serve.")
     ] = True
+    deletion_policy: Annotated[
+        DeletionPolicy,
+        msgspec.Meta(
+            description="What becomes of the volumes, the CA and the passwords when the cluster "
+            "is deleted. Retain keeps them, and a cluster of the same name takes them over."
+        ),
+    ] = DeletionPolicy.DELETE
     paused: Annotated[
         bool,
         msgspec.Meta(

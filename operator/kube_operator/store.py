@@ -37,6 +37,8 @@ class Store:
         self._is_cluster = is_cluster
         self._kept: dict[Key, _Kept] = {}
         self._by_cluster: dict[Key, set[Key]] = {}
+        # What `versions` returns: asked for far more often than it changes.
+        self._versions: dict[Key, tuple[tuple[str, Key, int], ...]] = {}
         self._deleted: set[str] = set()  # uids of what we deleted and the watch has not told of
         # Since the list that is under way was asked for: what we wrote, and what we deleted.
         self._is_listing = False
@@ -55,10 +57,18 @@ class Store:
         """Return the objects of a cluster by name, as copies."""
         return [_decode(self._kept[key].text) for key in sorted(self._by_cluster.get(cluster, ()))]
 
-    def versions(self, cluster: Key) -> list[tuple[Key, int]]:
-        """Return the resourceVersions of a cluster's objects by name, without parsing them."""
-        keys = sorted(self._by_cluster.get(cluster, ()))
-        return [(key, self._kept[key].version) for key in keys]
+    def versions(self, cluster: Key) -> tuple[tuple[str, Key, int], ...]:
+        """Return the resourceVersions of a cluster's objects by name, and of which kind they are.
+
+        Nothing is parsed, and it is the same value until one of them changes.
+        """
+        found = self._versions.get(cluster)
+        if found is None:
+            keys = sorted(self._by_cluster.get(cluster, ()))
+            found = tuple((self.kind.plural, key, self._kept[key].version) for key in keys)
+            if found:
+                self._versions[cluster] = found
+        return found
 
     def keys(self) -> Iterable[Key]:
         """Return the keys of all objects."""
@@ -150,6 +160,7 @@ class Store:
         self._kept[key] = _Kept(version_of(item), uid, cluster, _encode(item))
         if cluster is not None:
             self._by_cluster.setdefault(cluster, set()).add(key)
+            self._versions.pop(cluster, None)
             woken.add(cluster)
         return woken
 
@@ -157,6 +168,7 @@ class Store:
         kept = self._kept.pop(key, None)
         if kept is None or kept.cluster is None:
             return set()
+        self._versions.pop(kept.cluster, None)
         keys = self._by_cluster[kept.cluster]
         keys.discard(key)
         if not keys:

@@ -18,7 +18,7 @@ from log_service.client import LogClient
 from .database import Nodes
 from .names import BRANCH
 
-WAIT_MS: Final = 20_000
+WAIT_MS: Final = 50_000  # for one call; an operator of 200 clusters makes four a second
 PAUSE_S: Final = 0.5
 PAUSE_S_MAX: Final = 10.0
 

@@ -35,6 +35,7 @@ from .machine import (
     Event,
     Exit,
     Machine,
+    MachineSettings,
     OrdersHeard,
     Phase,
     Positioned,
@@ -70,7 +71,8 @@ class Agent:
         settings = context.settings
         self._context, self._settings = context, settings
         self._instance = secrets.randbits(INSTANCE_BITS) or 1
-        self.machine = Machine(settings.name, self._instance)
+        times = MachineSettings(drain_ms=settings.drain_ms)
+        self.machine = Machine(settings.name, self._instance, times)
         self.reporter = Reporter(
             context.log_client,
             settings.branch,

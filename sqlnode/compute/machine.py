@@ -38,6 +38,7 @@ class MachineSettings:
     patience_ms: int = 2_000  # a holder that cannot promote for so long says why
     promote_ms_max: int = 60_000
     shutdown_ms_max: int = 60_000  # the lease ends most of them sooner
+    drain_ms: int = 0  # for statements on a replica that is told to end, before it shuts down
     drained_ms_max: int = 3_000  # nobody took over for so long: be a replica that can
 
 
@@ -279,7 +280,7 @@ class Machine:
             pauses_ms = {
                 Phase.PROMOTING: settings.promote_ms_max,
                 Phase.DRAINING: settings.shutdown_ms_max,
-                Phase.STOPPING: settings.shutdown_ms_max,
+                Phase.STOPPING: settings.drain_ms + settings.shutdown_ms_max,
             }
         if self.phase in pauses_ms:
             due_ms.append(self._since_ms + pauses_ms[self.phase])
@@ -354,7 +355,8 @@ class Machine:
             self._enter(Phase.WAITING)
         if self.phase in _LEADING:
             self._verify_lead()
-        if self.phase is Phase.STOPPING and self._lasts(self._settings.shutdown_ms_max):
+        stopping_ms_max = self._settings.drain_ms + self._settings.shutdown_ms_max
+        if self.phase is Phase.STOPPING and self._lasts(stopping_ms_max):
             self._end("it did not shut down in time")
         if self.phase is Phase.WAITING and not self._has_server and self._lasts(self._pause_ms):
             self._begin()

@@ -59,6 +59,7 @@ from .aside import put_aside, spare_files
 from .auxiliary import Keeper, Saved, read_saved
 from .cache_keeper import CacheKeeper, bound_of
 from .configuration import compute_settings
+from .draining import drain
 from .patient_pages import PatientPages
 from .pins import PinKeeper, pin
 from .positions import SQL_FAILURES, Connection, Positions, connect
@@ -220,11 +221,15 @@ class Server:
         log.info("promoted", life=self.life, took_ms=round((time.monotonic() - began_s) * 1000))
 
     async def shut_down(self, *, is_primary: bool) -> None:
-        """Shut down in order. A primary writes nearly everything while it still serves."""
+        """Shut down in order. A primary writes nearly everything while it still serves; a replica
+        waits for statements that run.
+        """
         if is_primary:
             with contextlib.suppress(*SQL_FAILURES):
                 async with asyncio.timeout(CHECKPOINT_BEFORE_SHUTDOWN_S):
                     await self.checkpoint()
+        else:
+            await drain(self._running, self._context.settings.drain_ms / 1000)
         try:
             await self._running.stop(StopMode.FAST, SHUTDOWN_DEADLINE_S)
         except PostgresError as error:

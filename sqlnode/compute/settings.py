@@ -97,6 +97,9 @@ class AgentSettings:
     checkpoint_s: _Positive = 10.0
     """How old the oldest WAL behind the last checkpoint may be."""
 
+    drain_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 0
+    """For how long a replica that is told to end lets statements go on; no new ones come."""
+
     report_ms: Annotated[int, msgspec.Meta(ge=10, le=500)] = 200
 
     logs: LogSettings = field(default_factory=LogSettings)

@@ -28,6 +28,7 @@ from kube_operator.spec import ClusterSpec
 
 CREDENTIALS_DIR: Final = "/etc/seawall/object-store"
 HOUR_S: Final = 3600
+GATEWAY_SHUTDOWN_S: Final = 20  # for transactions that are open when a gateway is to end
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # pods; NetworkPolicies say who comes
 _UNITS_S: Final = {"h": HOUR_S, "d": 24 * HOUR_S}
 CACHE_RESERVE: Final = 2  # of an emptyDir half is for WAL and temporary files
@@ -114,6 +115,7 @@ def _compute(names: Names, spec: ClusterSpec) -> dict[str, object]:
         "standby_password_file": f"{SECRETS_DIR}/standby-password",
         "primary_sql_file": f"{SECRETS_DIR}/primary.sql",
         "shared_buffers": spec.compute.shared_buffers,
+        "drain_ms": spec.compute.drain_seconds * 1000,
         "cache_bytes_max": bytes_of(spec.compute.cache_size) // CACHE_RESERVE,
         "server_tls": {
             "certificate_file": f"{TLS_DIR}/tls.crt",
@@ -145,7 +147,11 @@ def _gateway(names: Names, spec: ClusterSpec) -> dict[str, object]:
         "pool_mode": str(gateway.pool_mode),
         "client_tls": client_tls,
         "upstream_tls": {"ca_file": f"{TLS_DIR}/ca.crt"},
-        "limits": {"clients": gateway.clients_max, "links": gateway.server_connections_max},
+        "limits": {
+            "clients": gateway.clients_max,
+            "links": gateway.server_connections_max,
+            "shutdown_ms": GATEWAY_SHUTDOWN_S * 1000,
+        },
     }
 
 

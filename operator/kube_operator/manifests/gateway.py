@@ -16,7 +16,10 @@ def gateway_node(names: Names) -> str:
 def gateway_deployment(
     names: Names, spec: ClusterSpec, images: Images, *, certificate: str
 ) -> dict[str, Any]:
-    """Return the Deployment. A new gateway is ready before an old one goes."""
+    """Return the Deployment. A new gateway is ready before an old one goes: for that one more, the
+    rule of `serverConnectionsMax` keeps connections. One that ends has given its own back by the
+    time, but for transactions that are still open.
+    """
     component = Component.GATEWAY
     pod: dict[str, Any] = {
         "metadata": {

@@ -30,14 +30,17 @@ from kube_operator.names import (
 )
 from kube_operator.spec import AntiAffinity, ClusterSpec, Resources, Scheduling, Volume
 
-from .configuration import CREDENTIALS_DIR, LEARNED, settings_of
+from .configuration import CREDENTIALS_DIR, GATEWAY_SHUTDOWN_S, LEARNED, settings_of
 
 USER_ID: Final = 10001  # of the images
+# A gateway that is to end takes clients for so long still: every node of Kubernetes has to hear
+# first that its Service leads elsewhere.
+GATEWAY_CLOSES_S: Final = 5
 GRACE_S: Final = {
     Component.LOG: 10,
     Component.STORAGE: 30,
-    Component.COMPUTE: 60,  # a shutdown checkpoint, and the end of statements that run
-    Component.GATEWAY: 30,
+    Component.COMPUTE: 30,  # a shutdown checkpoint; `drainSeconds` come on top
+    Component.GATEWAY: GATEWAY_CLOSES_S + GATEWAY_SHUTDOWN_S + 5,
 }
 # After so long on a node that has gone a pod is given up, where that costs no data.
 GONE_S: Final = 10
@@ -121,7 +124,7 @@ def pod_spec_of(
         "serviceAccountName": names.cluster,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # variables of other people's Services are no settings of ours
-        "terminationGracePeriodSeconds": GRACE_S[component],
+        "terminationGracePeriodSeconds": _grace_s(spec, component),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -146,6 +149,11 @@ def pod_spec_of(
     return made
 
 
+def _grace_s(spec: ClusterSpec, component: Component) -> int:
+    is_compute = component is Component.COMPUTE
+    return GRACE_S[component] + (spec.compute.drain_seconds if is_compute else 0)
+
+
 def _container(
     names: Names, spec: ClusterSpec, images: Images, component: Component
 ) -> dict[str, Any]:
@@ -168,6 +176,8 @@ def _container(
         "readinessProbe": _probe("/readyz", period_s=2, failures=2),
         "startupProbe": _probe(_alive(component), period_s=1, failures=120),
     }
+    if component is Component.GATEWAY:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": GATEWAY_CLOSES_S}}}
     wanted = _resources(spec, component)
     made = {"requests": dict(wanted.requests), "limits": dict(wanted.limits)}
     if any(made.values()):

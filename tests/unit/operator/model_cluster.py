@@ -15,11 +15,30 @@ from fabric.lsn import Lsn, Tli
 from kube_operator import actions
 from kube_operator.cluster_status import ClusterStatus
 from kube_operator.database import DatabaseView
-from kube_operator.kube_port import OWNED, POD, SECRET, VOLUME_CLAIM, Json, Kind
+from kube_operator.kube_port import (
+    CLUSTER,
+    DEPLOYMENT,
+    OWNED,
+    POD,
+    SECRET,
+    VOLUME_CLAIM,
+    Json,
+    Kind,
+)
 from kube_operator.manifests.pods import Images
-from kube_operator.names import EXPIRES, SWITCHOVER, SWITCHOVER_RESULT, Component, Names
+from kube_operator.names import (
+    KEEPER,
+    ROTATE,
+    ROTATE_RESULT,
+    SWITCHOVER,
+    SWITCHOVER_RESULT,
+    Component,
+    Names,
+)
 from kube_operator.observed import Observed
+from kube_operator.ownership import is_kept, owner_of, reference
 from kube_operator.plan import Plan, plan
+from kube_operator.plan_ownership import leftovers, plan_farewell
 from kube_operator.plan_status import status_of
 from kube_operator.spec import ClusterSpec, decode_spec
 from log_service.compute_methods import ComputeInfo, ComputeState
@@ -27,16 +46,15 @@ from log_service.methods import GroupStatus, MemberStatus, Topology
 from log_service.record_bodies import Holder, MemberInfo
 from storage.methods import BranchStatus
 
+from .model_secrets import change_secrets
+from .model_trust import GatewayController, Processes, merge, require, secret_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BRANCH = BranchName("main")
 IMAGES = Images(seawall="seawall/seawall:1", compute="seawall/compute:1-pg17")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class BrokenPromiseError(AssertionError):
-    """The plan asked for what must never be asked for."""
 
 
 class ModelCluster:
@@ -55,7 +73,11 @@ class ModelCluster:
         self.leader: str | None = None
         self.primary: str | None = None
         self.epoch = 1
+        self.uid = "uid"
         self.annotations: dict[str, str] = {}
+        self.finalizers: tuple[str, ...] = ()
+        self.processes = Processes()
+        self.rotations: list[str] = []
         self.switchovers: list[str] = []
         self.is_founded = False
         self.writes = 0
@@ -70,16 +92,18 @@ class ModelCluster:
 
     def observed(self) -> Observed:
         """Return all of it."""
+        is_free = not leftovers(self.uid, self.objects)
         return Observed(
             names=self.names,
-            uid="uid",
+            uid=self.uid,
             generation=1,
             spec=self.spec,
             status=self.status,
             images=self.images,
             objects=self.objects,
-            database=self._database(),
+            database=self._database() if is_free else DatabaseView(),
             annotations=dict(self.annotations),
+            finalizers=self.finalizers,
             now=self.now,
         )
 
@@ -184,7 +208,15 @@ class ModelCluster:
         for action in made.actions:
             self.carry_out(action)
         self.status = status_of(seen, made)
+        self.verify()
         return made
+
+    def verify(self) -> None:
+        """What has to be true at every moment."""
+        self.processes.keep(self.objects[POD])
+        secret = self.objects[SECRET].get(self.names.authority_secret)
+        if secret is not None:
+            self.processes.verify(secret, self.now)
 
     def settle(self, *, steps_max: int = 400) -> None:
         """Go on until nothing is to be done and all is well."""
@@ -197,7 +229,9 @@ class ModelCluster:
 
     def live(self, *, hurry: bool = False) -> bool:
         """Let pods start and end, and another primary be chosen; whether anything did."""
-        moved = False
+        moved = GatewayController(self.names).step(
+            self.objects[DEPLOYMENT].get("pg-gateway"), self.objects[POD], self.next()
+        )
         for name, pod in list(self.objects[POD].items()):
             if not hurry and self.rng.random() < 0.5:
                 continue
@@ -205,7 +239,8 @@ class ModelCluster:
                 self._forget_pod(name)
                 moved = True
             elif not pod["status"].get("podIP"):
-                pod["status"] = _running_status(f"10.0.0.{self._next()}")
+                pod["status"] = _running_status(f"10.0.0.{self.next()}")
+                self.processes.start(name, secret_of(self.objects[SECRET], self.names, name))
                 moved = True
         if self._has_majority():
             running = self._running(Component.COMPUTE)
@@ -220,6 +255,33 @@ class ModelCluster:
         claim = self.objects[VOLUME_CLAIM].get(name)
         if claim is not None and "deletionTimestamp" in claim["metadata"]:
             del self.objects[VOLUME_CLAIM][name]
+
+    def restart(self, name: str) -> None:
+        """A container ends, and begins again in its pod, with what its Secret is by now."""
+        self.processes.start(name, secret_of(self.objects[SECRET], self.names, name))
+        self.verify()
+
+    def delete(self, *, with_operator: bool = True) -> None:
+        """Somebody deletes the cluster; then Kubernetes deletes what it owns, sometime."""
+        if KEEPER in self.finalizers and with_operator:
+            policy, identity = self.spec.deletion_policy, self.status.system_identifier
+            for one in plan_farewell(self.names, self.uid, policy, self.objects, identity):
+                self.carry_out(one)
+            self.finalizers = ()
+        require(not self.finalizers, "a cluster that was deleted goes")
+        self.uid, self.status = f"uid-{self.next()}", ClusterStatus()
+        self.annotations = {}
+
+    def collect(self) -> None:
+        """Kubernetes deletes what is owned by clusters that are gone."""
+        for things in self.objects.values():
+            for name, thing in list(things.items()):
+                if owner_of(thing) not in {None, "", self.uid}:
+                    del things[name]
+        for name in GatewayController(self.names).pods(self.objects[POD]):
+            del self.objects[POD][name]  # their ReplicaSet has gone
+        if not self.objects[VOLUME_CLAIM]:
+            self.members, self.is_founded, self.primary = {}, False, None
 
     # --- What goes wrong -----------------------------------------------------------------------
 
@@ -238,56 +300,66 @@ class ModelCluster:
         """Do it, unless it must never be done."""
         match action:
             case actions.Apply(kind, manifest):
-                self._apply(kind, manifest)
+                self.apply(kind, manifest)
             case actions.Remove(kind, name, uid, _):
                 self._remove(kind, name, uid)
+            case actions.Amend(kind, name, uid, changes):
+                self._amend(kind, name, uid, changes)
+            case actions.Hold(holds):
+                self.finalizers = (KEEPER,) if holds else ()
             case actions.Mark(pod, label, value):
                 labels = self.objects[POD][pod]["metadata"]["labels"]
                 labels.pop(label, None)
                 labels |= {} if value is None else {label: value}
             case actions.AnswerSwitchover(request, result):
-                _require(SWITCHOVER in self.annotations, "who asks nothing is not answered")
-                self.annotations = {}
-                self.annotations |= {} if request is None else {SWITCHOVER: request}
-                self.annotations |= {} if result is None else {SWITCHOVER_RESULT: result}
-            case actions.MakeAuthority():
-                self._make_secret(self.names.authority_secret)
-            case actions.MakePasswords():
-                self._make_secret(self.names.superuser_secret)
-                self._make_secret(self.names.internal_secret)
-            case actions.MakeCertificate(_, node):
-                self._make_secret(self.names.tls_secret(node))
+                self._answer(SWITCHOVER, SWITCHOVER_RESULT, request, result)
+            case actions.AnswerRotation(request, result):
+                self._answer(ROTATE, ROTATE_RESULT, request, result)
+            case (
+                actions.MakeAuthority()
+                | actions.MakePasswords()
+                | actions.MakeCertificate()
+                | actions.TakePassword()
+                | actions.Rotate()
+            ):
+                change_secrets(self, action)
             case _:
                 self._ask(action)
+
+    def _answer(self, asks: str, answers: str, request: str | None, result: str | None) -> None:
+        require(asks in self.annotations, "who asks nothing is not answered")
+        for name, value in ((asks, request), (answers, result)):
+            self.annotations.pop(name, None)
+            self.annotations |= {} if value is None else {name: value}
 
     def _ask(self, action: actions.NodeAction) -> None:
         match action:
             case actions.Found():
-                _require(not self.is_founded, "a database is founded once")
+                require(not self.is_founded, "a database is founded once")
                 self.is_founded = True
                 for node in self._running(Component.LOG):
-                    self._fill(node, self._next())
+                    self._fill(node, self.next())
                     self.members[node] = int(self._disk(node) or 0)
                 for node in self._running(Component.STORAGE):
                     self._fill(node, "branch")
             case actions.Adopt(node, sources):
-                _require(all(self._disk(one) == "branch" for one in sources), "sources have pages")
+                require(all(self._disk(one) == "branch" for one in sources), "sources have pages")
                 self._fill(node, "branch")
             case actions.AddMember(node):
-                _require(self._all_active(), "members change while all are well")
-                self.members[node] = self._next()
+                require(self._all_active(), "members change while all are well")
+                self.members[node] = self.next()
                 self._fill(node, self.members[node])
             case actions.RemoveMember(node, member):
                 rest = [one for one in self._active() if one != node]
-                _require(len(rest) * 2 > len(self.members) - 1, "a majority of the rest lives")
-                _require(self.members[node] == member, "the member is that node's")
+                require(len(rest) * 2 > len(self.members) - 1, "a majority of the rest lives")
+                require(self.members[node] == member, "the member is that node's")
                 del self.members[node]
             case actions.Transfer(to):
-                _require(to in self._active(), "only a member that lives leads")
+                require(to in self._active(), "only a member that lives leads")
                 self.leader = to
             case actions.SwitchOver(to):
-                _require(to in self._running(Component.COMPUTE), "only who runs is a primary")
-                _require(to != self.primary, "who is the primary does not become it")
+                require(to in self._running(Component.COMPUTE), "only who runs is a primary")
+                require(to != self.primary, "who is the primary does not become it")
                 self.primary = to
                 self.epoch += 1
                 self.switchovers.append(to)
@@ -298,27 +370,40 @@ class ModelCluster:
     def _fill(self, node: str, content: str | int) -> None:
         self.disks[self.objects[VOLUME_CLAIM][node]["metadata"]["uid"]] = content
 
-    def _apply(self, kind: Kind, manifest: Json) -> None:
+    def apply(self, kind: Kind, manifest: Json) -> None:
+        """Make an object so."""
         name = manifest["metadata"]["name"]
         there = self.objects[kind].get(name)
         if kind is POD:
-            _require(there is None, "a pod is made when there is none of its name")
+            require(there is None, "a pod is made when there is none of its name")
         metadata = {**manifest["metadata"]}
-        metadata["uid"] = there["metadata"]["uid"] if there else f"uid-{self._next()}"
+        metadata["uid"] = there["metadata"]["uid"] if there else f"uid-{self.next()}"
         metadata["labels"] = dict(metadata["labels"])
+        before = there["metadata"].get("annotations", {}) if there else {}
+        metadata["annotations"] = before | metadata.get("annotations", {})
+        kept = is_kept(self.names, self.spec.deletion_policy, kind, name)
+        metadata["ownerReferences"] = [] if kept else [reference(self.names, self.uid)]
+        metadata["generation"] = self.next()
         made = {**manifest, "metadata": metadata, "status": {}}
         self.objects[kind][name] = made
         self.writes += 1
 
+    def _amend(self, kind: Kind, name: str, uid: str, changes: Json) -> None:
+        thing = self.objects[kind][name]
+        require(thing["metadata"]["uid"] == uid, "it is that very object")
+        require(kind != CLUSTER, "a cluster is its user's")
+        merge(thing, changes)
+        self.writes += 1
+
     def _remove(self, kind: Kind, name: str, uid: str) -> None:
         thing = self.objects[kind][name]
-        _require(thing["metadata"]["uid"] == uid, "it is that very object")
+        require(thing["metadata"]["uid"] == uid, "it is that very object")
         if kind is POD:
             self._may_remove_pod(name)
             thing["metadata"]["deletionTimestamp"] = "now"
             thing["status"] = {}
         elif kind is VOLUME_CLAIM:
-            _require(name not in self.members, "the disk of a member stays")
+            require(name not in self.members, "the disk of a member stays")
             thing["metadata"]["deletionTimestamp"] = "now"
             if name not in self.objects[POD]:
                 del self.objects[kind][name]
@@ -330,31 +415,16 @@ class ModelCluster:
         if name in self._active() and name in self.members:
             rest = [one for one in self._active() if one != name]
             is_alone = len(self.members) == 1
-            _require(is_alone or len(rest) * 2 > len(self.members), "the log keeps its majority")
+            require(is_alone or len(rest) * 2 > len(self.members), "the log keeps its majority")
         if self._disk(name) == "branch" and self.spec.storage_nodes.count > 1:
             others = [n for n in self._running(Component.STORAGE) if n != name]
-            _require(any(self._disk(n) == "branch" for n in others), "somebody serves pages")
-        _require(name != self.primary, "a primary is not taken away, but succeeded")
+            require(any(self._disk(n) == "branch" for n in others), "somebody serves pages")
+        require(name != self.primary, "a primary is not taken away, but succeeded")
 
-    def _make_secret(self, name: str) -> None:
-        expires = (self.now + timedelta(days=180)).isoformat()
-        self.objects[SECRET][name] = {
-            "metadata": {
-                "name": name, "uid": f"uid-{self._next()}", "annotations": {EXPIRES: expires},
-                "labels": self.names.labels(),
-            },
-            "data": {"tls.crt": f"certificate {self._next()}"},
-        }  # fmt: skip
-        self.writes += 1
-
-    def _next(self) -> int:
+    def next(self) -> int:
+        """Return a number that nobody has had."""
         self._serial += 1
         return self._serial
-
-
-def _require(holds: bool, promise: str) -> None:
-    if not holds:
-        raise BrokenPromiseError(promise)
 
 
 def _nobody(node: str) -> Topology:

@@ -101,14 +101,19 @@ CASES: Final = (
     Case(
         "more connections than PostgreSQL has",
         {**VERSION, "gateway": {"replicas": 3}},
-        "spec.gateway: replicas times serverConnectionsMax",
+        "spec.gateway: replicas and one more",
     ),
     Case(
         "the same with a larger PostgreSQL",
         {**VERSION, "gateway": {"replicas": 3}, "settings": {"max_connections": "130"}},
         "",
     ),
-    Case("no gateway", {**VERSION, "gateway": {"replicas": 0}}, ""),
+    Case(
+        "as many as there is room for, but for the one more of a rollout",
+        {**VERSION, "gateway": {"replicas": 2, "serverConnectionsMax": 45}},
+        "spec.gateway: replicas and one more",
+    ),
+    Case("no gateway", {**VERSION, "gateway": {"replicas": 0, "serverConnectionsMax": 99}}, ""),
     Case(
         "an even number of log nodes",
         {**VERSION, "logNodes": {"count": 2}},

@@ -20,6 +20,7 @@ from sqlnode.compute.machine import (
     Event,
     Exit,
     Machine,
+    MachineSettings,
     OrdersHeard,
     Positioned,
     Promote,
@@ -324,6 +325,18 @@ def test_replica_that_does_not_stop_is_killed() -> None:
     due_ms = story.machine.deadline_ms()
     assert due_ms is not None
     assert isinstance(story(Tick(), after_ms=due_ms - story.now_ms)[-1], EndLife)
+
+
+def test_replica_has_the_time_that_statements_get_besides() -> None:
+    story = replica()
+    story.machine = Machine(ME, INSTANCE, MachineSettings(drain_ms=500_000))
+    story(Tick())
+    story(Ready(1))
+    story(StopRequested())
+    due_ms = story.machine.deadline_ms()
+    assert due_ms == story.now_ms + 500_000 + MachineSettings().shutdown_ms_max
+    assert story(Tick(), after_ms=due_ms - story.now_ms - 1) == []
+    assert isinstance(story(Tick(), after_ms=1)[-1], EndLife)
 
 
 def test_agent_that_has_no_server_ends_at_once() -> None:
