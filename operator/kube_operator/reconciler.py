@@ -38,8 +38,9 @@ from .settings import OperatorSettings
 from .spec import ClusterSpec, DeletionPolicy, SpecError, decode_spec
 from .topology_watch import TopologyWatch
 
-# Nodes that die without a word are noticed so late, if no client notices.
-SETTLED_S: Final = 10.0
+# What neither the log nor Kubernetes tells is noticed so late: a gateway whose host has gone, until
+# Kubernetes notices, too.
+SETTLED_S: Final = 20.0
 SETTLED_SPREAD: Final = 0.1  # of it, at random: clusters that settled together are not in step
 BUSY_S: Final = 1.0
 # So often all nodes are asked while what the leader and what Kubernetes say stays the same. Only a

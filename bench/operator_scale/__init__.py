@@ -1,0 +1,1 @@
+"""What one operator costs that looks after many clusters: `python -P -m bench.operator_scale`."""
