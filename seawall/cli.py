@@ -178,6 +178,21 @@ def doctor(directory: Directory = None) -> None:
     _leave(commands.doctor(_layout(directory)))
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+        "ignore_unknown_options": True,
+    },
+)
+def bench(context: typer.Context) -> None:
+    """Measure this machine's Seawall beside other systems; `seawall bench --help` says what."""
+    from .bench_command import run_bench  # noqa: PLC0415  # other commands need none of this
+
+    _leave(run_bench(context.args))
+
+
 # These are argparse's (see __main__.py), which never lets them come here; for the list of commands.
 
 
