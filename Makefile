@@ -12,8 +12,8 @@ IMAGES_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help environment setup up format lint types test unit integration faults matrix sim demo \
-	chart generate images e2e nemesis bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway \
-	bench-kubernetes pg-suites \
+	chart generate images e2e e2e-prepare nemesis bench bench-pagefault bench-log bench-storage bench-failover bench-elastic bench-gateway \
+	bench-kubernetes bench-operator pg-suites report-check \
 	check clean
 
 help: ## List the targets
@@ -37,23 +37,33 @@ lint: environment ## Check style, format and the layers
 types: environment ## Check the types of code and tests
 	.venv/bin/mypy
 
-# Tests of our own code alone use all processors; the others want them for themselves.
+# Tests of our own code alone use all processors; those of the C library race, and want them alone.
 ALONE = .venv/bin/pytest --ignore=tests/native --ignore=tests/integration --ignore=tests/e2e \
 	-n auto --dist loadfile
+# Those with servers wait most of the time, so three go side by side on two processors. Not more:
+# clusters whose nodes starve lose their leaders, and tests of failovers then test something else.
+SERVERS = .venv/bin/pytest tests/integration -n 3 --dist loadfile
+NATIVE = .venv/bin/pytest tests/native
+# With PYTEST_ARGS='-k lsn' some of these commands have no test at all, which pytest says with a 5.
+CHOSEN = $(PYTEST_ARGS) $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
+ANY = SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any}
+EMBEDDED = SEAWALL_TEST_PG=embedded
 
 test: environment lint types ## Everything that every change must pass, on one PostgreSQL
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} $(ALONE) -m 'not stock and not faults' $(PYTEST_ARGS)
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest tests/native tests/integration -m 'not stock and not faults' $(PYTEST_ARGS)
+	$(ANY) $(ALONE) -m 'not stock and not faults' $(CHOSEN)
+	$(ANY) $(NATIVE) -m 'not stock and not faults' $(CHOSEN)
+	$(ANY) $(SERVERS) -m 'not stock and not faults' $(CHOSEN)
 
 embedded: environment ## The tests with servers again, on the embedded PostgreSQL
-	SEAWALL_TEST_PG=embedded .venv/bin/pytest -m 'postgres and not stock and not faults and not e2e' $(PYTEST_ARGS)
+	$(EMBEDDED) $(ALONE) -m 'postgres and not stock and not faults' $(CHOSEN)
+	$(EMBEDDED) $(SERVERS) -m 'postgres and not stock and not faults' $(CHOSEN)
 
 unit: environment ## The tests that need no server
-	$(ALONE) $(PYTEST_ARGS)
-	.venv/bin/pytest tests/native $(PYTEST_ARGS)
+	$(ALONE) $(CHOSEN)
+	$(NATIVE) $(CHOSEN)
 
 integration: environment ## The tests against real PostgreSQL servers
-	.venv/bin/pytest tests/integration $(PYTEST_ARGS)
+	$(SERVERS) $(PYTEST_ARGS)
 
 NEMESIS = .venv/bin/python -P -m bench.faults --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(FAULTS_ARGS)
 
@@ -61,7 +71,7 @@ faults: environment ## The slower tests, with faults; with SECONDS=60 SEED=1 the
 ifdef SECONDS
 	$(NEMESIS)
 else
-	SEAWALL_TEST_PG=$${SEAWALL_TEST_PG:-any} .venv/bin/pytest -m faults $(PYTEST_ARGS)
+	$(ANY) .venv/bin/pytest --ignore=tests/e2e -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
 endif
 
 nemesis: environment ## Break a cluster at random under load, and check all it said: SECONDS=60 SEED=1
@@ -82,6 +92,9 @@ generate: environment ## Write the CRD, dashboards and alerts of the chart anew
 images: environment ## Build the container images into build/images; IMAGES_ARGS=--offline-base
 	images/build --output build/images $(IMAGES_ARGS)
 
+e2e-prepare: environment ## Build what `make e2e` needs and what takes long; prints the path of helm
+	@cd tests && ../.venv/bin/python -m e2e.prepare
+
 e2e: environment ## The tests on a real Kubernetes: the rig's, as root, or that of KUBECONFIG
 	.venv/bin/pytest -m e2e $(PYTEST_ARGS)
 
@@ -93,6 +106,11 @@ up: environment ## Start a local cluster and stay with it; UP_ARGS='--ha --detac
 
 demo: environment ## Boot PostgreSQL over a data directory whose blocks fault in
 	.venv/bin/python -P -m seawall demo
+
+PART ?= all
+
+bench: environment ## Measure Seawall beside other systems: PART=tps BENCH_ARGS='--quick'; see bench/README.md
+	.venv/bin/seawall bench $(PART) $(if $(findstring --out,$(BENCH_ARGS)),,--out build/bench/$(PART)) $(BENCH_ARGS)
 
 bench-pagefault: environment ## Measure the faulting blocks; prints JSON and a table
 	.venv/bin/python -P -m bench.pagefault $(BENCH_ARGS)
@@ -115,6 +133,12 @@ bench-gateway: environment ## Measure the gateway beside direct connections and 
 
 bench-kubernetes: environment ## Measure a cluster on the rig: first answer, scaling, lost pods and nodes
 	cd tests && ../.venv/bin/python -m e2e.bench $(BENCH_ARGS)
+
+bench-operator: environment ## Measure one operator of 200 settled clusters: memory, processor, writes
+	.venv/bin/python -P -m bench.operator_scale $(BENCH_ARGS)
+
+report-check: environment ## Look at a report of `seawall bench` in Chromium; SEAWALL_SCREENSHOT=DIR keeps it
+	.venv/bin/pytest tests/integration/bench/test_report_in_browser.py -rs -s $(PYTEST_ARGS)
 
 pg-suites: environment ## PostgreSQL's own suites against a cluster, before and after a failover; storage against stock
 	.venv/bin/python -P -m bench.pg_suites $(BENCH_ARGS)

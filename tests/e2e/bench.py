@@ -7,16 +7,16 @@ sees that writes all the time through the gateways' Service. Exit status 1 when 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from e2e.operator_world import IMAGES, Cluster, build_images, install, until
+from e2e.operator_world import IMAGES, Cluster, build_images, install, new_space, until
 from e2e.rig import Rig, RigError, borrowed
 
 from bench.pagefault.report import Bar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SPACE = "bench"
 LOOK_S = 0.05
 SETTLED_S = 300.0
+QUICK_SETTLED_S = 30.0
 BARS = (
     Bar(name="first_answer_s", target=60, at_least=False),
     Bar(name="scale_up_s", target=10, at_least=False),
@@ -42,7 +43,10 @@ def main() -> int:
     parser.add_argument("--images", type=Path, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--settled-s", type=float, default=SETTLED_S)
+    parser.add_argument("--quick", action="store_true", help="one round, to see that it works")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.settled_s = 1, QUICK_SETTLED_S
     reason = Rig.why_not()
     if reason is not None:
         print(f"e2e.bench: {reason}", file=sys.stderr)  # noqa: T201  # a command line
@@ -55,16 +59,14 @@ def main() -> int:
 
 
 def _measure(rig: Rig, rounds: int, settled_s: float) -> dict[str, list[float]]:
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
-    rig.kubectl("apply", "-f", "-", given=json.dumps(space))
     found: dict[str, list[float]] = {}
     cluster = Cluster(rig, SPACE, "pg")
     measures: dict[str, Callable[[Cluster], float]] = {
         "scale_up_s": scale_up_s,
         "primary_deleted_gap_s": primary_deleted_gap_s,
-        "node_lost_gap_s": node_lost_gap_s,
+        "node_lost_gap_s": partial(node_lost_gap_s, rig),
     }
-    try:
+    with new_space(rig, SPACE):
         found["first_answer_s"] = [first_answer_s(cluster)]
         cluster.settle()
         found["settled_writes"] = [settled_writes(cluster, settled_s)]
@@ -73,8 +75,6 @@ def _measure(rig: Rig, rounds: int, settled_s: float) -> dict[str, list[float]]:
             for _ in range(rounds):
                 found[name].append(measure(cluster))
                 cluster.settle()
-    finally:
-        rig.kubectl("delete", "namespace", SPACE, "--timeout=120s")
     return found
 
 
@@ -110,7 +110,7 @@ def primary_deleted_gap_s(cluster: Cluster) -> float:
     return writer.gap_s
 
 
-def node_lost_gap_s(cluster: Cluster) -> float:
+def node_lost_gap_s(rig: Rig, cluster: Cluster) -> float:
     """The longest time without a write when the node of the primary is lost."""
     nodes = Counter(pod["spec"]["nodeName"] for pod in cluster.pods("log").values())
     node = min(("node-1", "node-2"), key=lambda name: nodes[name])
@@ -121,10 +121,12 @@ def node_lost_gap_s(cluster: Cluster) -> float:
         computes = cluster.pods("compute")
     before = cluster.primary()
     with cluster.writing() as writer:
-        cluster.rig.node(node).lose()
-        until(lambda: cluster.primary() not in {"", before}, "another primary")
-        writer.wait_for_more()
-    cluster.rig.node(node).return_()
+        rig.node(node).lose()
+        try:
+            until(lambda: cluster.primary() not in {"", before}, "another primary")
+            writer.wait_for_more()
+        finally:
+            rig.node(node).return_()
     return writer.gap_s
 
 

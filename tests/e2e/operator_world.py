@@ -9,58 +9,100 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import subprocess
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from e2e.rig import RigError
+from e2e.kubernetes import REGISTRY
+from e2e.rig import Rig, RigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from e2e.rig import Rig
+    from e2e.kubernetes import Kubernetes, Way
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
 BUILD_S = 1800
 SYSTEM = "seawall-system"
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0  # of what takes seconds: a machine that others use may be ten times slower
 PAUSE_S = 0.02
 LOOK_S = 0.2
 CONNECT_S = 2
-VERSION = 15  # of the servers that Debian has, and so of the images
+PORT = 5432
+VERSION = int(os.environ.get("SEAWALL_E2E_PG") or 15)  # of Debian's servers, and so of the images
+TAG = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 Json = dict[str, Any]
 
 
 def build_images(directory: Path = IMAGES) -> list[Path]:
     """Return archives of our images; a second build of the same sources takes a moment."""
-    command = [str(ROOT / "images" / "build"), "--offline-base", "--output", str(directory)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_S)
-    if done.returncode:
-        raise RigError(f"the images cannot be built: {done.stderr[-4000:]}")
-    return sorted(directory.glob("*.tar"))
+    given = os.environ.get("SEAWALL_E2E_IMAGES")
+    if given is not None:
+        directory = Path(given)
+    else:
+        command = [str(ROOT / "images" / "build"), "--offline-base", "--output", str(directory)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_S)
+        if done.returncode:
+            raise RigError(f"the images cannot be built: {done.stderr[-4000:]}")
+    found = sorted(directory.glob("*.tar"))
+    if not found:
+        raise RigError(f"there are no archives of images in {directory}: build them into it")
+    return found
 
 
-def install(rig: Rig, images: list[Path]) -> None:
+def image(role: str) -> str:
+    """Return the name of an image: of log, gateway, operator, compute or storage."""
+    registry = os.environ.get(REGISTRY, "")
+    tag = f"{TAG}-pg{VERSION}" if role in {"compute", "storage"} else TAG
+    return f"{registry}/seawall/{role}:{tag}".lstrip("/")
+
+
+def install(kubernetes: Kubernetes, images: list[Path]) -> None:
     """Install the operator as a user would; one that is there becomes this one."""
-    for archive in images:
-        rig.image_import(archive)
+    if isinstance(kubernetes, Rig):
+        for archive in images:
+            kubernetes.image_import(archive)
+    # Helm installs the CRD once, and never changes it.
+    crds = str(ROOT / "charts" / "seawall" / "crds")
+    kubernetes.kubectl("apply", "--server-side", "--force-conflicts", "-f", crds)
     arguments = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
-    rig.helm("upgrade", "--install", "seawall", str(ROOT / "charts" / "seawall"), *arguments)
-    rig.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/seawall-operator")
-    rig.kubectl("-n", SYSTEM, "rollout", "status", "deployment/seawall-operator")
+    arguments += ["--set", f"imageRegistry={os.environ.get(REGISTRY, '')}"]
+    kubernetes.helm("upgrade", "--install", "seawall", str(ROOT / "charts" / "seawall"), *arguments)
+    deployment = "deployment/seawall-operator"
+    kubernetes.kubectl("-n", SYSTEM, "rollout", "restart", deployment)
+    kubernetes.kubectl("-n", SYSTEM, "rollout", "status", deployment, "--timeout=170s")
+
+
+def is_installed(kubernetes: Kubernetes) -> bool:
+    """Whether somebody has installed the operator."""
+    return bool(kubernetes.helm("list", "--namespace", SYSTEM, "--short").strip())
+
+
+@contextlib.contextmanager
+def new_space(kubernetes: Kubernetes, name: str) -> Iterator[str]:
+    """Have a namespace, in which only restricted pods may run, until the block ends."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    kubernetes.kubectl("apply", "-f", "-", given=json.dumps(space))
+    try:
+        yield name
+    finally:
+        kubernetes.kubectl("delete", "namespace", name, "--timeout=500s", timeout_s=520)
 
 
 @dataclass(frozen=True)
 class Cluster:
     """One PostgresCluster."""
 
-    rig: Rig
+    kubernetes: Kubernetes
     namespace: str
     name: str
 
@@ -74,11 +116,11 @@ class Cluster:
             "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": {"version": VERSION, **spec},
         }
-        self.rig.kubectl("apply", "-f", "-", given=json.dumps(manifest))
+        self.kubernetes.kubectl("apply", "-f", "-", given=json.dumps(manifest))
 
-    def kubectl(self, *arguments: str) -> str:
+    def kubectl(self, *arguments: str, given: str = "") -> str:
         """Return what kubectl prints, in the cluster's namespace."""
-        return self.rig.kubectl("-n", self.namespace, *arguments)
+        return self.kubernetes.kubectl("-n", self.namespace, *arguments, given=given)
 
     def get(self) -> Json:
         """Return the object."""
@@ -139,29 +181,34 @@ class Cluster:
         text = self.kubectl("get", "secret", f"{self.name}-superuser", "-o", "json")
         return base64.b64decode(json.loads(text)["data"]["password"]).decode()
 
-    def host(self, suffix: str = "") -> str:
-        """Return the address of a Service: of the gateways, or with -primary, -replicas."""
-        service = f"{self.name}{suffix}"
-        return self.kubectl("get", "svc", service, "-o", "jsonpath={.spec.clusterIP}")
+    def way(self, suffix: str = "") -> Way:
+        """Return how to reach a Service: of the gateways, or with -primary, -replicas."""
+        return self.kubernetes.way_to(self.namespace, f"{self.name}{suffix}", PORT)
 
-    def connect(self, suffix: str = "") -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect to a Service."""
-        return connection(self.host(suffix), self.password())
+    @contextlib.contextmanager
+    def connect(self, suffix: str = "") -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Connect to a Service, until the block ends."""
+        with connection(self.way(suffix), self.password()) as open_connection:
+            yield open_connection
 
     def ask(self, sql: str, suffix: str = "") -> Any:
-        """Return the first value of an answer."""
-        with self.connect(suffix) as open_connection:
-            row = open_connection.execute(sql).fetchone()
-            return None if row is None else row[0]
+        """Return the first value of an answer; who comes while there is none to give asks again."""
+        found: list[Any] = []
+
+        def asked() -> bool:
+            with self.connect(suffix) as open_connection:
+                done = open_connection.execute(sql)
+                row = done.fetchone() if done.description is not None else None
+                found.append(None if row is None else row[0])
+            return True
+
+        until(asked, f"an answer of {self.name}{suffix}")
+        return found[-1]
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
         """Write all the time, through the gateways; afterwards every acknowledged row is there."""
-        with self.connect() as open_connection:
-            open_connection.execute("create table if not exists written (n bigint primary key)")
-            first = open_connection.execute("select coalesce(max(n), 0) from written").fetchone()
-        assert first is not None
-        writer = Writer(self.host(), self.password(), int(first[0]) + 1)
+        writer = Writer(self.way(), self.password(), self._last_written() + 1)
         writer.thread.start()
         try:
             writer.wait_for_more()
@@ -172,6 +219,11 @@ class Cluster:
             writer.thread.join()
         missing = set(writer.acknowledged) - self._written()
         assert not missing, f"{len(missing)} acknowledged rows are lost"
+
+    def _last_written(self) -> int:
+        """Return the largest number that was written; there is a table afterwards."""
+        self.ask("create table if not exists written (n bigint primary key)")
+        return int(self.ask("select coalesce(max(n), 0) from written"))
 
     def _written(self) -> set[int]:
         """Return all rows that are there; whoever comes to a gateway that has gone tries again."""
@@ -191,7 +243,7 @@ class Cluster:
 class Writer:
     """A client that inserts one row after the other."""
 
-    host: str
+    way: Way
     password: str = field(repr=False)
     number: int
     acknowledged: list[int] = field(default_factory=list)
@@ -213,11 +265,11 @@ class Writer:
     def _run(self) -> None:
         while not self.stop.is_set():
             try:
-                with connection(self.host, self.password) as open_connection:
+                with connection(self.way, self.password) as open_connection:
                     self.connections += 1
                     while not self.stop.is_set() and not open_connection.closed:
                         self._write(open_connection)
-            except psycopg.Error as error:
+            except (psycopg.Error, RigError) as error:
                 self.errors.append(str(error))
             self.stop.wait(PAUSE_S)
 
@@ -251,10 +303,16 @@ def until(condition: Callable[[], bool], what: str) -> None:
     raise RigError(f"waited {PATIENCE_S:g} s for {what}, in vain{reason}")
 
 
-def connection(host: str, password: str) -> psycopg.Connection[tuple[Any, ...]]:
+@contextlib.contextmanager
+def connection(way: Way, password: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """Connect as applications do that want to know soon when a peer has gone."""
-    return psycopg.connect(
-        host=host, user="postgres", password=password, dbname="postgres", autocommit=True,
-        sslmode="require", connect_timeout=CONNECT_S, tcp_user_timeout=CONNECT_S * 1000,
-        keepalives_idle=1, keepalives_interval=1, keepalives_count=2,
-    )  # fmt: skip
+    with (
+        way() as (host, port),
+        psycopg.connect(
+            host=host, port=port, user="postgres", password=password, dbname="postgres",
+            autocommit=True, sslmode="require", connect_timeout=CONNECT_S,
+            tcp_user_timeout=CONNECT_S * 1000,
+            keepalives_idle=1, keepalives_interval=1, keepalives_count=2,
+        ) as open_connection,
+    ):  # fmt: skip
+        yield open_connection

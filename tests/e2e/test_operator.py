@@ -1,8 +1,8 @@
-"""A cluster on a real Kubernetes: made, used, scaled, changed and broken, as its users would.
+"""A cluster on a real Kubernetes: made, used, changed and broken, as its users would.
 
 One cluster lives through all tests, in a namespace in which only restricted pods may run; each test
 leaves it whole. In scope: what only a Kubernetes can show. What the operator decides in which case
-is in tests/unit/operator/test_plan.py; how long anything takes, in bench/kubernetes.
+is in tests/unit/operator/test_plan.py; how long anything takes, in bench.py.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from e2e.operator_world import SYSTEM, VERSION, Cluster, until
-from e2e.rig import Rig, RigError
+from e2e.operator_world import SYSTEM, Cluster, image, new_space, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from e2e.kubernetes import Kubernetes
+    from e2e.rig import Rig
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SPACE = "db"
+TRIES_MAX = 5
 
 
 @pytest.fixture(scope="module")
-def cluster(operator: Rig) -> Iterator[Cluster]:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": labels}}
-    operator.kubectl("apply", "-f", "-", given=json.dumps(space))
-    cluster = Cluster(operator, SPACE, "pg")
-    cluster.apply()
-    cluster.settle()
-    yield cluster
-    operator.kubectl("delete", "namespace", SPACE, "--timeout=120s")
+def cluster(operator: Kubernetes) -> Iterator[Cluster]:
+    with new_space(operator, SPACE):
+        cluster = Cluster(operator, SPACE, "pg")
+        cluster.apply()
+        cluster.settle()
+        yield cluster
 
 
 def small_node(cluster: Cluster) -> str:
@@ -57,23 +57,23 @@ def make_primary(cluster: Cluster, name: str) -> None:
 
 
 @contextlib.contextmanager
-def lost(cluster: Cluster, node: str) -> Iterator[None]:
+def lost(rig: Rig, node: str) -> Iterator[None]:
     """Lose a Kubernetes node, and bring it back in the end."""
-    cluster.rig.node(node).lose()
+    rig.node(node).lose()
     try:
         yield
     finally:
-        cluster.rig.node(node).return_()
+        rig.node(node).return_()
 
 
 @contextlib.contextmanager
-def without_api(cluster: Cluster) -> Iterator[None]:
+def without_api(rig: Rig) -> Iterator[None]:
     """Stop the API server, and with it the operator."""
-    cluster.rig.control.stop_api()
+    rig.control.stop_api()
     try:
         yield
     finally:
-        cluster.rig.control.start_api()
+        rig.control.start_api()
 
 
 def test_it_answers_reads_and_writes_where_its_services_say(cluster: Cluster) -> None:
@@ -86,8 +86,8 @@ def test_it_answers_reads_and_writes_where_its_services_say(cluster: Cluster) ->
 def test_psql_in_a_pod_reaches_it_by_name(cluster: Cluster) -> None:
     secret = {"secretKeyRef": {"name": "pg-superuser", "key": "uri"}}
     container = {
-        "name": "psql", "image": f"seawall/compute:0.1.0-pg{VERSION}",
-        "command": ["sh", "-c", f'/usr/lib/postgresql/{VERSION}/bin/psql "$URI" -Atc "select 6*7"'],
+        "name": "psql", "image": image("compute"),
+        "command": ["sh", "-c", 'psql "$URI" -Atc "select 6*7"'],
         "env": [{"name": "URI", "valueFrom": secret}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }  # fmt: skip
@@ -100,24 +100,22 @@ def test_psql_in_a_pod_reaches_it_by_name(cluster: Cluster) -> None:
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"},
         "spec": {"restartPolicy": "Never", "securityContext": context, "containers": [container]},
     }  # fmt: skip
-    cluster.rig.kubectl("-n", SPACE, "apply", "-f", "-", given=json.dumps(pod))
+    cluster.kubectl("apply", "-f", "-", given=json.dumps(pod))
     until(lambda: cluster.kubectl("logs", "client").strip() == "42", "an answer to psql")
     cluster.kubectl("delete", "pod", "client", "--now")
 
 
-def test_scale_adds_replicas_and_takes_them_away(cluster: Cluster) -> None:
-    with cluster.writing():
-        for count in (1, 3, 2):
-            cluster.kubectl("scale", "swpg/pg", f"--replicas={count}")
-            cluster.settle()
-            assert len(cluster.pods("compute")) == count
-
-
 def test_settled_cluster_costs_no_write(cluster: Cluster) -> None:
-    before = cluster.versions()
-    for _ in range(3):  # as often as the operator looks at a settled cluster, and more
-        cluster.ask("select pg_sleep(5)")
-    assert cluster.versions() == before
+    for _ in range(TRIES_MAX):
+        cluster.settle()
+        epoch, before = cluster.status()["epoch"], cluster.versions()
+        for _ in range(3):  # as often as the operator looks at a settled cluster, and more
+            cluster.ask("select pg_sleep(5)")
+        after = cluster.versions()
+        if cluster.status()["epoch"] == epoch:  # else it was not settled
+            assert after == before
+            return
+    pytest.fail("there is one failover after the other by themselves: is the machine overloaded?")
 
 
 def test_primary_whose_pod_is_deleted_is_succeeded(cluster: Cluster) -> None:
@@ -170,7 +168,7 @@ def test_settings_are_changed_pod_by_pod_while_it_is_written(cluster: Cluster) -
 
 def test_another_image_is_rolled_out_everywhere(cluster: Cluster) -> None:
     # The same layers under other names: what is new is that they are others.
-    names = {"seawall": "seawall/operator:0.1.0", "compute": f"seawall/storage:0.1.0-pg{VERSION}"}
+    names = {"seawall": image("operator"), "compute": image("storage")}
     with cluster.writing():
         cluster.apply(images=names)
         cluster.settle()
@@ -180,66 +178,46 @@ def test_another_image_is_rolled_out_everywhere(cluster: Cluster) -> None:
         assert images == {wanted}
 
 
-def test_lost_node_is_survived_long_before_kubernetes_notices(cluster: Cluster) -> None:
+def test_lost_node_is_survived_long_before_kubernetes_notices(cluster: Cluster, rig: Rig) -> None:
     node = small_node(cluster)
     cluster.settle()
     make_primary(cluster, compute_on(cluster, node))
     before = cluster.primary()
-    with cluster.writing() as writer, lost(cluster, node):
+    with cluster.writing() as writer, lost(rig, node):
         writer.wait_for_more()
-        assert cluster.rig.node(node).ready(cluster.rig.api), "Kubernetes has not noticed"
+        assert rig.node(node).ready(rig.api), "Kubernetes has not noticed"
     until(lambda: cluster.primary() not in {"", before}, "a primary")
     cluster.settle()
 
 
-def test_failover_needs_neither_the_operator_nor_the_api(cluster: Cluster) -> None:
+def test_failover_needs_neither_the_operator_nor_the_api(cluster: Cluster, rig: Rig) -> None:
     node = small_node(cluster)
     make_primary(cluster, compute_on(cluster, node))
-    with cluster.writing() as writer, without_api(cluster), lost(cluster, node):
+    with cluster.writing() as writer, without_api(rig), lost(rig, node):
         writer.wait_for_more()
     cluster.settle()
 
 
-def test_drained_node_leaves_a_database_that_works(cluster: Cluster) -> None:
+def test_drained_node_leaves_a_database_that_works(cluster: Cluster, rig: Rig) -> None:
     node = small_node(cluster)
     with cluster.writing():
         try:
-            cluster.rig.kubectl(
+            rig.kubectl(
                 "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"
             )
         finally:
-            cluster.rig.kubectl("uncordon", node)
+            rig.kubectl("uncordon", node)
         cluster.settle()
 
 
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ({"logNodes": {"count": 2}}, "logNodes"),
-        ({"version": 9}, "version"),
-        ({"computes": 0}, "computes"),
-        ({"settings": {"fsync": "off"}}, "fsync"),
-        ({"compute": {"sharedBuffers": "lots"}}, "sharedBuffers"),
-        ({"gateway": {"read": "anywhere"}}, "read"),
-        ({"objectStore": {"url": "ftp://x"}}, "objectStore"),
-    ],
-)
-def test_bad_specification_is_refused_with_the_name_of_the_field(
-    cluster: Cluster, spec: dict[str, Any], said: str
-) -> None:
-    bad = Cluster(cluster.rig, SPACE, "bad")
-    with pytest.raises(RigError, match=said):
-        bad.apply(**spec)
-
-
 def test_operator_that_dies_again_and_again_still_makes_a_cluster(cluster: Cluster) -> None:
-    other = Cluster(cluster.rig, SPACE, "other")
+    other = Cluster(cluster.kubernetes, SPACE, "other")
     other.apply(logNodes={"count": 1}, storageNodes={"count": 1}, computes=1)
 
     def is_whole() -> bool:
         # In order, so that the Lease is given back: who is killed holds it for half a minute.
         operators = ("pods", "-l", "app.kubernetes.io/name=seawall-operator", "--wait=false")
-        cluster.rig.kubectl("-n", SYSTEM, "delete", *operators)
+        cluster.kubernetes.kubectl("-n", SYSTEM, "delete", *operators)
         cluster.ask("select pg_sleep(5)")  # as far as it comes in that time
         return other.is_settled()
 

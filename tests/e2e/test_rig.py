@@ -4,7 +4,8 @@ In scope: what the tests of the operator and the chart take for granted: storage
 placement, budgets, and what is seen of a lost node. Out of scope: how long anything takes, and
 NetworkPolicy, which nothing here enforces.
 
-A rig that was started by hand is used as it is, and stays.
+A rig that was started by hand is used as it is, and stays; tests before these may have left an
+operator in it. That a rig leaves nothing on the host is checked at its end, in conftest.py.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from __future__ import annotations
 import http.client
 import json
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e.rig import Rig, RigError, borrowed
+from e2e.rig import RigError
 from e2e.rig.api import ApiError
-from e2e.rig.layout import namespaces
 from e2e.rig.records import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from e2e.rig import Rig
 
 # The first start builds Kubernetes.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -32,27 +34,14 @@ Manifest = dict[str, Any]
 BUSYBOX = "seawall.dev/e2e/busybox:1"
 PATIENCE_S = 180.0  # for what takes seconds; a node counts as lost after 50 s
 TOO_MANY_REQUESTS = 429
-SYSCTLS = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "net/ipv4/ip_forward")
 # An HTTP server that says which pod it is.
 SERVE = "mkdir /tmp/www && hostname >/tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    reason = Rig.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    by_hand = Rig().running()
-    before = host()
-    with borrowed() as rig:
-        rig.busybox()
-        yield rig
-    assert by_hand or host() == before
 
 
 @pytest.fixture
 def space(rig: Rig, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own, in which only restricted pods may run."""
+    rig.busybox()
     name = request.node.name.replace("test_", "").replace("_", "-")[:50].strip("-")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     apply(
@@ -408,21 +397,3 @@ def fetched(address: str) -> str | None:
 def only(paths: Iterator[Path]) -> Path:
     (path,) = paths
     return path
-
-
-def host() -> dict[str, object]:
-    """What the rig might leave on the host, and must not."""
-    return {
-        "sysctls": [Path("/proc/sys", name).read_text() for name in SYSCTLS],
-        "links": sorted(link.name for link in Path("/sys/class/net").iterdir()),
-        "namespaces": [name for name in namespaces() if Path("/run/netns", name).exists()],
-        "mounts": [
-            line.split()[4]
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if "seawall-e2e" in line
-        ],
-        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob("*/seawall-e2e")],
-        "files": [
-            path for path in ("/run/seawall-e2e", "/var/lib/seawall-e2e") if Path(path).exists()
-        ],
-    }

@@ -7,7 +7,9 @@ from pathlib import Path
 from . import build
 from .errors import RigError
 from .rig import Rig
+from .usage import used
 
+PASSED_ON = ("kubectl", "helm")  # with all that follows
 NODE_ACTIONS = {
     "lose": "kill everything on it and take its network",
     "return": "switch it on again",
@@ -20,9 +22,11 @@ NODE_ACTIONS = {
 
 def main() -> int:
     """Do what the command line says, and return the exit status."""
-    arguments = _parser().parse_args()
+    arguments, words = _parser().parse_known_args()
+    if words and arguments.command not in PASSED_ON:
+        _parser().error(f"unknown: {' '.join(words)}")
     try:
-        return _act(arguments)
+        return _act(arguments, words)
     except RigError as error:
         print(f"rig: {error}", file=sys.stderr)  # noqa: T201  # a command line talks to its user
         return 1
@@ -36,9 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="start a rig, which stays until `down`")
     commands.add_parser("down", help="end it and remove every trace")
     commands.add_parser("status", help="show its programs")
-    for name in ("kubectl", "helm"):
-        command = commands.add_parser(name, help=f"run {name} for it", add_help=False)
-        command.add_argument("arguments", nargs=argparse.REMAINDER)
+    for name in PASSED_ON:
+        commands.add_parser(name, help=f"run {name} for it", add_help=False, prefix_chars="\0")
     image = commands.add_parser("image-import", help="load an image archive into both nodes")
     image.add_argument("archive", type=Path)
     commands.add_parser("busybox", help="load an image of small tools, and print its name")
@@ -51,20 +54,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _act(arguments: argparse.Namespace) -> int:
+def _act(arguments: argparse.Namespace, words: list[str]) -> int:
     rig = Rig(arguments.directory)
     match arguments.command:
         case "build":
             print(build.programs())  # noqa: T201  # the answer
         case "up":
-            rig.up()
+            with used():
+                rig.up()
         case "down":
-            rig.down()
+            with used():
+                rig.down()
         case "status":
             print("\n".join([*rig.status(), "up" if rig.running() else "not up"]))  # noqa: T201  # the answer
             return 0 if rig.running() else 1
         case "kubectl" | "helm":
-            rig.attach().replace_process(arguments.command, tuple(arguments.arguments))
+            rig.attach().replace_process(arguments.command, tuple(words))
         case "image-import":
             rig.attach().image_import(arguments.archive)
         case "busybox":

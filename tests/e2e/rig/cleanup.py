@@ -21,6 +21,9 @@ NAMESPACES = Path("/run/netns")
 def clean(layout: Layout, *, keep_logs: bool = False) -> None:
     """End all processes of a rig, and remove everything that it has made."""
     records = Records.read(layout.state)
+    if records.ready:  # first of all, so that nobody takes one for a rig whose end was interrupted
+        records.ready = False
+        records.write()
     # The machines' first processes take all others of their pid namespaces along.
     for name, process in sorted(
         records.processes.items(), key=lambda item: not item[0].endswith("/machine")

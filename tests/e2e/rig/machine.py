@@ -128,6 +128,7 @@ class Machine:
 
     def power_off(self) -> None:
         """End every process of the machine at once, as a lost machine does."""
+        self.records.refresh()
         holder = self.records.processes.get(f"{self.name}/machine")
         if holder is not None:
             holder.kill()
@@ -158,6 +159,7 @@ class Machine:
 
     def process(self, program: str) -> Process:
         """The running process of a program."""
+        self.records.refresh()
         process = self.records.processes.get(f"{self.name}/{program}")
         if process is None:
             raise RigError(f"{program} was not started on {self.name}, or was stopped there")

@@ -84,6 +84,11 @@ def mend(machine: str) -> None:
     _in(SWITCH, "link", "set", machine, "master", BRIDGE)
 
 
+def is_there() -> bool:
+    """Whether the host has its link: without it, packets for a rig would leave the machine."""
+    return Path("/sys/class/net", HOST_LINK).exists()
+
+
 def existing() -> list[str]:
     """The rig's namespaces that this machine has."""
     listed = {line.split()[0] for line in text(["ip", "netns", "list"]).splitlines() if line}
@@ -95,7 +100,7 @@ def delete() -> None:
 
     The link is first, since the kernel removes a namespace, and the links in it, at its leisure.
     """
-    if Path("/sys/class/net", HOST_LINK).exists():
+    if is_there():
         run(["ip", "link", "delete", HOST_LINK])
     for name in existing():
         run(["ip", "netns", "delete", name])

@@ -5,12 +5,13 @@ somebody else by then, so the time at which the process started is recorded with
 in which that was.
 """
 
+import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -96,12 +97,26 @@ class Records:
 
     def add(self, name: str, process: Process) -> None:
         """Record a process under its name."""
-        self.processes[name] = process
-        self.write()
+        with self._changing():
+            self.processes[name] = process
 
     def remove(self, name: str) -> None:
         """Forget a process that was ended on purpose."""
-        if self.processes.pop(name, None) is not None:
+        if name in self.processes:
+            with self._changing():
+                self.processes.pop(name, None)
+
+    def refresh(self) -> None:
+        """Take what others have recorded: nodes are lost by hand, too, while a test runs."""
+        self.processes = Records.read(self.path.parent).processes
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change what is recorded now, and not what was when we looked last."""
+        with self.path.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            yield
             self.write()
 
     def dead(self) -> list[str]:

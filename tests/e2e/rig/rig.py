@@ -4,16 +4,17 @@
         rig.kubectl("apply", "-f", "-", given=manifest)
         rig.node("node-1").lose()
 
-`up` begins with the end of whatever an earlier rig left behind. A machine has one rig at a time.
+`up` begins with the end of whatever an earlier rig left behind. A machine has one rig at a time,
+and a rig has one user at a time.
 """
 
 import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from .machine import Machine
 from .nodes import Node
 from .pki import Authority
 from .records import Process, Records
+from .usage import used
 
 NODES_TIMEOUT_S = 90.0  # 10 s on an idle machine
 COMMAND_TIMEOUT_S = 180.0
@@ -44,6 +46,7 @@ class Rig:
         self._records = Records(self.layout.state / "state.json")
         self._nodes: dict[str, Node] = {}
         self._control: ControlPlane | None = None
+        self._use = ExitStack()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -53,7 +56,10 @@ class Rig:
         return system.why_not()
 
     def __enter__(self) -> "Rig":
-        self.up(owner=Process.of(os.getpid()))
+        with ExitStack() as use:
+            use.enter_context(used())
+            self.up(owner=Process.of(os.getpid()))
+            self._use = use.pop_all()
         return self
 
     def __exit__(
@@ -62,7 +68,8 @@ class Rig:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self.down()
+        with self._use:
+            self.down()
 
     def up(self, *, owner: Process | None = None) -> None:
         """Install, build and start whatever is missing; return when both nodes are ready.
@@ -93,7 +100,9 @@ class Rig:
     def attach(self) -> "Rig":
         """Use a rig that is up already, started by another process."""
         if not self.running():
-            raise RigError(f"no rig is up in {self.layout.state}: start one with `up`")
+            dead = ", ".join(Records.read(self.layout.state).dead())
+            died = f" any more ({dead} died)" if dead else ""
+            raise RigError(f"no rig is up in {self.layout.state}{died}: start one with `up`")
         self._programs = build.programs()
         self._records = Records.read(self.layout.state)
         self._assemble()
@@ -155,6 +164,14 @@ class Rig:
     def command(self, program: str, arguments: tuple[str, ...]) -> list[str]:
         """The command line of kubectl or helm for this cluster."""
         return [str(self._programs / program), f"--kubeconfig={self.kubeconfig}", *arguments]
+
+    def way_to(
+        self, namespace: str, service: str, port: int
+    ) -> Callable[[], AbstractContextManager[tuple[str, int]]]:
+        """How this host reaches a Service: at its own address, which stays what it is."""
+        words = ("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+        address = self.kubectl("-n", namespace, *words)
+        return lambda: nullcontext((address, port))
 
     def image_import(self, archive: Path) -> None:
         """Load an image archive (docker's or OCI's) into both nodes."""
@@ -241,6 +258,8 @@ class Rig:
     def _command(
         self, program: str, arguments: tuple[str, ...], given: str, timeout_s: float
     ) -> str:
+        if not network.is_there():  # the host's own routes lead these addresses to strangers
+            raise RigError("the rig is gone, somebody has ended it: start one with `up`")
         done = run(
             self.command(program, arguments),
             given=given.encode(),
@@ -266,7 +285,8 @@ def borrowed() -> Iterator[Rig]:
     """The rig that somebody has started by hand, or a new one for as long as the block lasts."""
     rig = Rig()
     if rig.running():
-        yield rig.attach()
+        with used():
+            yield rig.attach()
     else:
         with rig:
             yield rig
@@ -276,7 +296,7 @@ def _in_use(layout: Layout) -> bool:
     """Whether a rig is up: it came to its end, and whoever wanted it is still there."""
     records = Records.read(layout.state)
     wanted = records.owner is None or records.owner.alive()
-    return records.ready and wanted and not records.dead()
+    return records.ready and wanted and bool(records.processes) and not records.dead()
 
 
 @contextmanager

@@ -88,13 +88,18 @@ def missing() -> list[str]:
 def install() -> None:
     """Install what is missing."""
     packages = missing()
-    if not packages:
-        return
+    if packages:
+        with service_is_not_enabled("containerd"):
+            install_packages(packages)
+
+
+def install_packages(packages: list[str]) -> None:
+    """Install packages of Debian, and start nothing that they bring."""
     print(f"rig: installing {' '.join(packages)}", file=sys.stderr, flush=True)  # noqa: T201  # progress
     run(["apt-get", "update", "-qq"], timeout_s=INSTALL_TIMEOUT_S)
     apt = ["env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1", "apt-get", "install"]
     apt += ["-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
-    with no_service_is_started(), service_is_not_enabled("containerd"):
+    with no_service_is_started():
         run([*apt, *packages], timeout_s=INSTALL_TIMEOUT_S)
 
 
