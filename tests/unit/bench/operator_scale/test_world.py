@@ -12,12 +12,13 @@ from unit.fabric.rpc_world import in_loop
 from bench.operator_scale.api_server import Asked, writes_of
 from bench.operator_scale.measure import World, measure
 from bench.operator_scale.operator_process import OperatorProcess
+from kube_operator.reconciler import SETTLED_S, SETTLED_SPREAD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 QUIET_S = 2.0
-SECONDS = 12.0  # more than from one glance to the next
+SECONDS = SETTLED_S * (1 + SETTLED_SPREAD) + 2  # more than from one glance to the next
 
 
 @in_loop
