@@ -28,6 +28,7 @@ CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "compute.crt", "compute.key"
 SERVER_CERTIFICATE_FILE, SERVER_KEY_FILE = "server.crt", "server.key"
 LOG_MAP: Final = "seawall_log"
 INGEST_USER: Final = "postgres"  # a ComputeReport's default
+WAL_PEER_MS: Final = 1_000  # a log node's kernel answers sooner; the next log node is as good
 PASSWORD_FILE: Final = "wal.pass"  # noqa: S105  # the name of a file
 
 _DEFAULTS: Final = {
@@ -38,7 +39,7 @@ _DEFAULTS: Final = {
     "max_wal_size": "128MB",
     "min_wal_size": "32MB",
     "wal_keep_size": "0",
-    "wal_receiver_timeout": "4s",  # a log node that hangs; the next one is as good
+    "wal_receiver_timeout": "3s",  # a log node that hangs; the next one is as good
     "wal_sender_timeout": "10s",
 }
 # A standby must not have less of these than the primary had; see StandbyLimits.
@@ -138,7 +139,9 @@ def wal_conninfo(settings: AgentSettings, run_dir: Path) -> str:
         "port": ",".join(port for _, _, port in servers),
         "user": f"{settings.cluster}.{settings.branch}",
         "application_name": settings.name,
-        "connect_timeout": 2,
+        # A walreceiver knows no `connect_timeout`: it tries a host that has gone for two minutes,
+        # and nobody promotes a replica that lacks what was committed.
+        "tcp_user_timeout": WAL_PEER_MS,
     }
     is_local = all(host_is_loopback(host) for host, _, _ in servers)
     if settings.tls is None or (is_local and settings.standby_password is not None):

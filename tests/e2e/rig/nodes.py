@@ -27,6 +27,7 @@ from .records import wait_until
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CONTAINERD_TIMEOUT_S = 30.0
+CONTAINERD_SERVES = b'msg="Start streaming server"'  # the last step of its start, in its log
 IMPORT_TIMEOUT_S = 300.0  # an image with PostgreSQL takes 8 s
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_TIMEOUT_S = 20.0
@@ -100,19 +101,30 @@ class Node:
         # /run is empty after every boot, so this is written here and not with the other files.
         self.machine.write("/run/cni/10-pods.conflist", json.dumps(_pod_network(self.name)))
         self.machine.boot()
+        before = self._runtime_starts()
         self.machine.start(
             "containerd", ["/usr/bin/containerd", f"--config={FILES}/containerd.toml"]
         )
-        self.wait_for_runtime()
+        self._wait_for_runtime(before)
 
-    def wait_for_runtime(self) -> None:
-        """Wait until containerd answers."""
-        socket = self.machine.file(CONTAINERD_SOCKET)
+    def _wait_for_runtime(self, before: int) -> None:
+        """Wait until containerd serves kubelet: not only listens, but knows its containers again.
+
+        kubelet ends when it is told that the server is not initialized yet.
+        """
         containerd = self.machine.process("containerd")
-        wait_until(lambda: socket.exists() or not containerd.alive(), CONTAINERD_TIMEOUT_S)
-        if not socket.exists():
+        wait_until(
+            lambda: self._runtime_starts() > before or not containerd.alive(),
+            CONTAINERD_TIMEOUT_S,
+        )
+        if self._runtime_starts() == before:
             log = self.machine.log_tail("containerd")
             raise RigError(f"containerd of {self.name} did not start: {log}")
+
+    def _runtime_starts(self) -> int:
+        """How often containerd has said that it serves."""
+        log = self.machine.log("containerd")
+        return log.read_bytes().count(CONTAINERD_SERVES) if log.exists() else 0
 
     def start_kubelet(self) -> None:
         """Start kubelet, which registers the node, and kube-proxy."""

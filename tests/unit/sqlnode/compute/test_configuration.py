@@ -96,7 +96,7 @@ def test_users_settings_come_after_ours_and_wal_level_can_be_logical() -> None:
 def test_wal_comes_from_any_log_node() -> None:
     assert wal_conninfo(agent(), RUN_DIR) == (
         "host='127.0.0.1,127.0.0.1' port='11,12' user=demo.main application_name=c1 "
-        "connect_timeout=2 sslmode=disable"
+        "tcp_user_timeout=1000 sslmode=disable"
     )
 
 
