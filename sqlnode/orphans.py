@@ -61,6 +61,17 @@ def _end_tree(pid: int, pidfd: int, shared_memory_id: int | None) -> None:
             ends_within_blocking(descendants.pidfds[-1], KILL_TIMEOUT_S)
 
 
+def remove_sockets(run_dir: Path) -> None:
+    """Remove the socket, and the socket's lock, of a server that is gone: only whoever starts the
+    servers of a directory, and has none now, may do that.
+
+    PostgreSQL takes such a lock for held when any process has the number in it by now. After a
+    power cut, and in a container that is started again, some other process does.
+    """
+    for path in run_dir.glob(".s.PGSQL.*"):
+        path.unlink(missing_ok=True)
+
+
 def adopt_orphans() -> None:
     """Become the parent of processes whose own parent ends below us, for as long as we live."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

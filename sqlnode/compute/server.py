@@ -41,7 +41,7 @@ from sqlnode.datadir import (
     build_data_directory,
     control_of,
 )
-from sqlnode.orphans import end_children
+from sqlnode.orphans import end_children, remove_sockets
 from sqlnode.page_source import CutDescription, SourceError
 from sqlnode.pagefault.block_map import LIBRARY_PATH, BlockMapError, Waits
 from sqlnode.postgres import Postgres, PostgresError, Preload, StopMode, request_standby
@@ -364,6 +364,7 @@ class Server:
                 ends_with_parent=True,
             ),
         )
+        remove_sockets(context.run_dir)
         await postgres.start(START_DEADLINE_S)
         self._segments = shared_segments(postgres.pid)
         settings = context.settings

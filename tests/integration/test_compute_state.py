@@ -207,3 +207,15 @@ def test_replica_whose_files_are_deleted_is_built_anew(cluster: ComputeCluster) 
         return is_new and info is not None and info.state is ComputeState.REPLICA
 
     eventually(look, what="another life")
+
+
+def test_a_socket_that_a_dead_server_has_left_is_in_nobodys_way(cluster: ComputeCluster) -> None:
+    """Its lock names a number that some other process has by now, as after a power cut."""
+    agent = cluster.agents["c2"]
+    assert agent.stop() == 0
+    port = agent.spec.pg_port
+    lock = agent.spec.run_dir / f".s.PGSQL.{port}.lock"
+    other = cluster.agents["c1"].pid  # of the same user: PostgreSQL believes nobody else
+    lock.write_text(f"{other}\n{agent.spec.run_dir / 'data'}\n0\n{port}\n{lock.parent}\n\n")
+    agent.start()
+    cluster.wait_for_replica()
