@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.report.markdown import write_docs
-from bench.results.comparison import between, printed
+from bench.results.comparison import between, heads, printed
 from bench.results.files import ResultError, read_results
 from bench.results.machine import ROOT
 
@@ -16,10 +16,12 @@ DOCS: Final = ROOT / "docs"
 
 def compare(first: Path, second: Path, *, is_noise_allowed: bool) -> int:
     """Print in what two results differ."""
-    comparisons = between(read_results(first), read_results(second))
+    one, other = read_results(first), read_results(second)
+    comparisons = between(one, other)
     if not comparisons:
         raise ResultError(f"{first} and {second} have nothing in common that could be compared.")
     names = _names(first, second)
+    print("\n".join(heads(one, other, names=names)))
     print("\n".join(printed(comparisons, names=names, is_noise_allowed=is_noise_allowed)))
     return OK
 
