@@ -40,9 +40,9 @@ types: environment ## Check the types of code and tests
 # Tests of our own code alone use all processors; those of the C library race, and want them alone.
 ALONE = .venv/bin/pytest --ignore=tests/native --ignore=tests/integration --ignore=tests/e2e \
 	-n auto --dist loadfile
-# Those with servers wait most of the time, so four go side by side on two processors. Not more:
+# Those with servers wait most of the time, so three go side by side on two processors. Not more:
 # clusters whose nodes starve lose their leaders, and tests of failovers then test something else.
-SERVERS = .venv/bin/pytest tests/integration -n 4 --dist loadfile
+SERVERS = .venv/bin/pytest tests/integration -n 3 --dist loadfile
 NATIVE = .venv/bin/pytest tests/native
 # With PYTEST_ARGS='-k lsn' some of these commands have no test at all, which pytest says with a 5.
 CHOSEN = $(PYTEST_ARGS) $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
