@@ -8,7 +8,7 @@ import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from bench.targets.target import Address
 
@@ -36,17 +36,10 @@ SETTINGS_TABLE: Final = "bulk"
 class CopyScript:
     """As Script has it."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    retried: ClassVar[frozenset[str]] = CONFLICTS
+
     copies_max: int  # in a table
-
-    @property
-    def patience_seconds(self) -> float:
-        """As Script has it."""
-        return PATIENCE_SECONDS
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """As Script has it."""
-        return CONFLICTS
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[Client]:
         """As Script has it."""

@@ -5,7 +5,7 @@ its clients there. Those of one process may share what they know; processes shar
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import asyncpg
@@ -27,13 +27,10 @@ class Client(Protocol):
 class Script(Protocol):
     """The transactions of a workload."""
 
-    @property
-    def patience_seconds(self) -> float:
-        """After how long a client breaks its connection and gives a transaction up."""
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """SQLSTATEs after which a client tries again, with other random numbers."""
+    patience_seconds: ClassVar[float]
+    """After how long a client breaks its connection and gives a transaction up."""
+    retried: ClassVar[frozenset[str]]
+    """SQLSTATEs after which a client tries again, with other random numbers."""
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[Client]:
         """These of so many clients in all, which live in this process."""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from bench.targets.target import Address
 
@@ -93,18 +93,11 @@ class Builtin(StrEnum):
 class TpcbScript:
     """As Script has it."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    retried: ClassVar[frozenset[str]] = CONFLICTS
+
     kind: Builtin
     scale: int
-
-    @property
-    def patience_seconds(self) -> float:
-        """As Script has it."""
-        return PATIENCE_SECONDS
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """As Script has it."""
-        return CONFLICTS
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[Client]:
         """As Script has it."""

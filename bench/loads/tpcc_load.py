@@ -8,7 +8,7 @@ allows for a warehouse, and compares only with what was measured the same way.
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from bench.targets.target import Address
 from bench.tpcc.conditions import findings_of
@@ -32,17 +32,10 @@ TAKEN_BACK: Final = "taken_back"  # a new order that ends as it should: it is no
 class TpccScript:
     """As Script has it."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    retried: ClassVar[frozenset[str]] = CONFLICTS
+
     scale: Scale
-
-    @property
-    def patience_seconds(self) -> float:
-        """As Script has it."""
-        return PATIENCE_SECONDS
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """As Script has it."""
-        return CONFLICTS
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[script.Client]:
         """As Script has it."""

@@ -11,7 +11,7 @@ numbers, so that two transactions do not wait for each other.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from bench.targets.target import Address
 
@@ -62,17 +62,10 @@ def rate_of(writes_per_second: float) -> float:
 class WriteScript:
     """As Script has it."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    retried: ClassVar[frozenset[str]] = RETRIED
+
     rows: int
-
-    @property
-    def patience_seconds(self) -> float:
-        """As Script has it."""
-        return PATIENCE_SECONDS
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """As Script has it."""
-        return RETRIED
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[Client]:
         """As Script has it."""

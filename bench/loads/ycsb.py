@@ -13,7 +13,7 @@ and then the newest of the records that were loaded.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from bench.targets.target import Address
 
@@ -86,19 +86,12 @@ def field_text(rng: random.Random) -> str:
 class YcsbScript:
     """As Script has it."""
 
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+    retried: ClassVar[frozenset[str]] = CONFLICTS
+
     letter: str
     records: int
     first_new: int
-
-    @property
-    def patience_seconds(self) -> float:
-        """As Script has it."""
-        return PATIENCE_SECONDS
-
-    @property
-    def retried(self) -> frozenset[str]:
-        """As Script has it."""
-        return CONFLICTS
 
     def clients(self, numbers: Sequence[int], total: int, seed: int) -> Sequence[Client]:
         """As Script has it."""
