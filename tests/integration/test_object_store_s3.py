@@ -6,7 +6,6 @@ store can be tried in place of the server: set SEAWALL_TEST_S3_URL, for instance
 and what AWS_* variables it needs.
 """
 
-import http.client
 import http.server
 import itertools
 import os
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
+from integration.s3_server import s3_server
 from unit.object_store.contract import CLAIMS
 
 from object_store.cloud import Cloud, ObjectStoreOptions, open_cloud
@@ -42,15 +41,8 @@ def endpoint() -> Iterator[str | None]:
     if URL is not None:
         yield None
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    connection = http.client.HTTPConnection(host, port)
-    connection.request("PUT", "/bucket")
-    assert connection.getresponse().status == 200
-    connection.close()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,10 @@
 Out of scope: what does not depend on the object store (tests/unit/storage/test_snapshots.py).
 """
 
-import http.client
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
+from integration.s3_server import s3_server
 from unit.storage.contract import A, B, changed, new, publish
 from unit.storage.memory_store import MemoryStore
 from unit.storage.snapshot_world import LAYOUT, S1, complaints, image, restored, writer
@@ -23,16 +22,9 @@ from storage.snapshot_plan import LayerKind, SnapshotSettings
 def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    connection = http.client.HTTPConnection(host, port)
-    connection.request("PUT", "/bucket")
-    assert connection.getresponse().status == 200
-    connection.close()
-    options = ObjectStoreOptions(endpoint=f"http://{host}:{port}")
-    yield open_object_store("s3://bucket/prefix", options=options)
-    server.stop()
+    with s3_server() as address:
+        options = ObjectStoreOptions(endpoint=address)
+        yield open_object_store("s3://bucket/prefix", options=options)
 
 
 def test_a_branch_comes_back_from_s3(objects: ObjectStore) -> None:
