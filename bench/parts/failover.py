@@ -33,9 +33,9 @@ from .writers import Writers, lost_rows, make_table, writing
 SUBJECT: Final = "seawall-ha"
 TARGETS: Final = ("seawall-ha", "patroni", "patroni-tuned")
 BLOWS: Final = tuple(Blow)
-BLOWS_QUICK: Final = (Blow.POSTGRES_KILLED, Blow.NODE_KILLED)
+BLOWS_QUICK: Final = (Blow.POSTGRES_KILLED,)  # the one whose bars count
 ROUNDS: Final = 10
-ROUNDS_QUICK: Final = 2
+ROUNDS_QUICK: Final = 3
 CLIENTS: Final = 8
 RATE: Final = 200.0  # a gap is known to a hundredth of a second, and nobody is busy
 BEFORE: Final = 200  # acknowledgements: commits flow
@@ -58,7 +58,7 @@ class Failover:
 
     name: str = "failover"
     summary: str = "how long writes are not acknowledged when parts die, beside Patroni"
-    quick_minutes: float = 4.5
+    quick_minutes: float = 4.0
     promises: tuple[Promise, ...] = tuple(
         one for one in PROMISES if one.name.startswith(FAILOVER_VS_PATRONI)
     )

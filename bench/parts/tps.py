@@ -34,12 +34,12 @@ CASES: Final = (
     Case("tpcc", 8),
     *(Case(f"ycsb-{letter}", 8) for letter in "abcdef"),
 )
-CASES_QUICK: Final = (Case("tpcb", 8), Case("tpcb", 32), Case("select-only", 8))
+CASES_QUICK: Final = (Case("tpcb", 8), Case("select-only", 8))
 CLIENTS: Final = 8  # of a workload that has none of its own above
 ROUNDS: Final = 5
 ROUNDS_QUICK: Final = 3
 SECONDS: Final = 15.0
-SECONDS_QUICK: Final = 4.0
+SECONDS_QUICK: Final = 3.0
 WARM_SECONDS: Final = 2.0
 WARM_SECONDS_QUICK: Final = 1.0
 SCALES: Final = {"tpcb": 50, "simple-update": 50, "select-only": 50, "tpcc": 2}

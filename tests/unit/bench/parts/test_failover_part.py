@@ -88,6 +88,6 @@ def test_a_word_that_is_no_blow_is_refused_with_those_that_are() -> None:
         blows_of(Options(workloads=("earthquake",)))
 
 
-def test_a_quick_run_kills_primaries() -> None:
-    assert blows_of(Options(is_quick=True)) == [Blow.POSTGRES_KILLED, Blow.NODE_KILLED]
+def test_a_quick_run_kills_postmasters() -> None:
+    assert blows_of(Options(is_quick=True)) == [Blow.POSTGRES_KILLED]
     assert blows_of(Options()) == list(Blow)

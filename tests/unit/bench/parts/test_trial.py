@@ -60,9 +60,10 @@ def test_a_trial_says_where_it_belongs_and_how_it_was_made() -> None:
 
 def test_cases_are_the_usual_ones_unless_something_is_said() -> None:
     assert cases_of(Options(is_quick=True)) == list(CASES_QUICK)
-    assert cases_of(Options(is_quick=True, workloads=("tpcb",))) == [
-        Case("tpcb", 8),
-        Case("tpcb", 32),
+    assert cases_of(Options(is_quick=True, workloads=("tpcb",))) == [Case("tpcb", 8)]
+    assert cases_of(Options(workloads=("simple-update",))) == [
+        Case("simple-update", 8),
+        Case("simple-update", 32),
     ]
     assert cases_of(Options(workloads=("copy",))) == [Case("copy", 8)]
     assert cases_of(Options(workloads=("copy", "tpcc"), clients=(1, 2))) == [
