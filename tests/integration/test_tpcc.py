@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.faults]
 
 SCALE = Scale(warehouses=1, districts=4, customers=20, items=100)
 
+# For each condition, by the number that the standard gives it.
 BREAKS = (
     "update warehouse set w_ytd = w_ytd + 1",
     "update district set d_next_o_id = d_next_o_id + 1 where d_id = 1",
@@ -21,8 +22,13 @@ BREAKS = (
     " where no_d_id = 2)",
     "update orders set o_lines = o_lines + 1 where o_id = 1",
     "update orders set o_carrier = null where o_id = 1",
+    "update orders set o_lines = o_lines + 1 where o_id = 1",
     "update order_line set ol_delivered = now() where ol_o_id = (select max(o_id) from orders)",
+    "update warehouse set w_ytd = w_ytd + 1",
     "update history set h_amount = h_amount + 100 where h_d_id = 1",
+    "update customer set c_balance = c_balance + 1 where c_id = 1",
+    "update customer set c_deliveries = c_deliveries + 1 where c_id = 1",
+    "update customer set c_ytd_payment = c_ytd_payment + 1 where c_id = 1",
     "update stock set s_orders = s_orders + 1 where s_i_id = 1",
 )
 
