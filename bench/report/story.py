@@ -10,6 +10,7 @@ from typing import Final
 
 from bench.results import figures, noise
 from bench.results.comparison import Comparison, losses, within
+from bench.results.joining import THEN
 from bench.results.record import ResultSet
 from bench.results.statistics import ALPHA
 
@@ -194,7 +195,8 @@ def _subjects(result: ResultSet) -> Iterator[Block]:
             for target in result.targets
         ],
     )
-    yield Paragraph(f"Command: {shlex.join(result.command)}")
+    words = (word if word == THEN else shlex.quote(word) for word in result.command)
+    yield Paragraph(f"Command: {' '.join(words)}")
 
 
 def _fact(value: object) -> str:

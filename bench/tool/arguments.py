@@ -1,7 +1,7 @@
 """The command line: what may be said, and what it means.
 
 seawall bench PART|all [--quick] [--out DIR] [...]
-seawall bench compare A B | report DIR | docs DIR
+seawall bench compare A B | report DIR | docs DIR ...
 """
 
 import argparse
@@ -35,8 +35,10 @@ def parser_of(program: str, parts: Mapping[str, str]) -> argparse.ArgumentParser
     compare.add_argument("--noisy", action="store_true", help="compare whatever the machine did")
     report = commands.add_parser("report", help="write report.html of a result again")
     report.add_argument("directory", type=Path, metavar="DIR", help="a directory of --out")
-    docs = commands.add_parser("docs", help="write docs/benchmarks.md from a result")
-    docs.add_argument("directory", type=Path, metavar="DIR", help="a directory of --out")
+    docs = commands.add_parser("docs", help="write docs/benchmarks.md from a result, or several")
+    docs.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="a directory of --out"
+    )
     return parser
 
 

@@ -100,4 +100,4 @@ def _look_at(arguments: argparse.Namespace) -> int:
         case "report":
             return report(arguments.directory)
         case _:
-            return documents(arguments.directory)
+            return documents(arguments.directories)

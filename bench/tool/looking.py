@@ -1,11 +1,13 @@
 """Looking at results that are there: compare two, write the report or the documentation again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.report.markdown import write_docs
 from bench.results.comparison import between, heads, printed
 from bench.results.files import ResultError, read_results
+from bench.results.joining import joined
 from bench.results.machine import ROOT
 
 from .bars import OK
@@ -32,11 +34,11 @@ def report(directory: Path) -> int:
     return OK
 
 
-def documents(directory: Path, docs: Path = DOCS) -> int:
+def documents(directories: Sequence[Path], docs: Path = DOCS) -> int:
     """Write the page of the documentation, with the result that it is made of beside it."""
     if not docs.is_dir():
         raise ResultError(f"{docs} is not there: the documentation is written in a checkout.")
-    written = write_docs(read_results(directory), docs)
+    written = write_docs(joined([read_results(one) for one in directories]), docs)
     print("written: " + " ".join(map(str, written)))
     return OK
 

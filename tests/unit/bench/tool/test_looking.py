@@ -55,14 +55,14 @@ def test_documentation_is_that_of_the_result_that_is_kept_beside_it(
 ) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    assert documents(first, docs) == 0
+    assert documents([first], docs) == 0
     kept = read_results(docs / "benchmarks")
     assert is_current(kept, docs)
     # From what is kept it can be written again.
-    assert documents(docs / "benchmarks", docs) == 0
+    assert documents([docs / "benchmarks"], docs) == 0
     assert is_current(kept, docs)
 
 
 def test_documentation_is_written_in_a_checkout_only(first: Path, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="is not there"):
-        documents(first, tmp_path / "elsewhere")
+        documents([first], tmp_path / "elsewhere")
