@@ -40,7 +40,8 @@ CLIENTS: Final = 8
 RATE: Final = 200.0  # a gap is known to a hundredth of a second, and nobody is busy
 BEFORE: Final = 200  # acknowledgements: commits flow
 FLOW_SECONDS_MAX: Final = 60.0
-LEAST_SECONDS: Final = 15.0  # of looking behind a blow: trouble may begin late
+# Of looking behind a blow, because trouble may begin late; `--seconds` says it otherwise.
+LEAST_SECONDS: Final = 15.0
 LEAST_SECONDS_QUICK: Final = 3.0
 DEADLINE_SECONDS: Final = 150.0  # five times Patroni's ttl
 # The longest period of whoever may notice: Patroni's loop_wait; a lease of ours.
@@ -139,7 +140,8 @@ def _struck(work: Work, fleet: Fleet, step: Step, target: Target, phase_seconds:
     fleet.refresh(step.target)
     asyncio.run(make_table(fleet.directs[step.target]))
     blow = Blow(step.case.workload)
-    least_seconds = LEAST_SECONDS_QUICK if work.options.is_quick else LEAST_SECONDS
+    usual_seconds = LEAST_SECONDS_QUICK if work.options.is_quick else LEAST_SECONDS
+    least_seconds = work.options.seconds or usual_seconds
     before = moment(fleet_roots=fleet.all_roots())
     with writing(
         target.front, clients=step.case.clients, rate=RATE, seed=work.options.seed + step.round
@@ -175,6 +177,7 @@ def _struck(work: Work, fleet: Fleet, step: Step, target: Target, phase_seconds:
         settings={
             "rate": RATE,
             "phase_seconds": round(phase_seconds, 3),
+            "least_seconds": least_seconds,
             "came_back": is_steady,
         },
         figures={
