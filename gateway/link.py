@@ -45,7 +45,9 @@ READY_BYTES: Final = 6
 _ONE_ROW: Final = b"C\0\0\0\rSELECT 1\0Z\0\0\0\5I"
 _ONE_ROW_BYTES: Final = len(_ONE_ROW)
 _unpack_header: Final = struct.Struct(">BI").unpack_from
+# Functions of PostgreSQL, as notices name them; nobody else can say so.
 _SYNC_REP_WAIT: Final = b"\0RSyncRepWaitForLSN\0"
+_QUICKDIE: Final = b"\0Rquickdie\0"
 
 
 class Wire(Protocol):
@@ -293,8 +295,13 @@ class Link:
         return start
 
     def _notice(self, data: bytes, start: int, at: int, end: int) -> int:
-        """Pass a notice on, but for the one that says that a commit was not waited for."""
+        """Pass a notice on, but for those that are meant for us."""
         batch = self.batches[0] if self.batches else None
+        if _QUICKDIE in data[at:end]:
+            # The server is killed and says so. It tells nothing of what it was at, and its clients
+            # stay: to them this would be the beginning of an answer.
+            self._deliver(data[start:at])
+            return end
         if batch is not None and _SYNC_REP_WAIT in data[at:end]:
             batch.distrust()
             self._deliver(data[start:at])

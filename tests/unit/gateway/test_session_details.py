@@ -1,5 +1,6 @@
 """Sessions in corners that the simulation does not come to: one link, and frames said by hand."""
 
+import pytest
 from unit.gateway.model_server import frame
 from unit.gateway.session_world import World
 from unit.gateway.wires import Silent
@@ -87,6 +88,7 @@ def test_running_a_portal_that_does_not_exist_leaves_the_batch_in_the_extended_p
 PARSED, BOUND = frame("1"), frame("2")
 COLUMN = frame("T", b"\0\1c\0" + bytes(18))
 ROW = frame("D", b"\0\1\0\0\0\0011")
+KILLED = frame("N", b"SWARNING\0VWARNING\0C57P02\0Mterminating\0Rquickdie\0\0")
 
 
 def prepared_read(end: bytes) -> bytes:
@@ -96,11 +98,12 @@ def prepared_read(end: bytes) -> bytes:
     return parse + bind + frame("D", b"P\0") + frame("E", bytes(5)) + frame(end.decode())
 
 
-def test_a_read_whose_answer_has_hardly_begun_is_asked_again() -> None:
+@pytest.mark.parametrize("last_words", [b"", KILLED])
+def test_a_read_whose_answer_has_hardly_begun_is_asked_again(last_words: bytes) -> None:
     session, link, client = one_session()
     session.feed(prepared_read(b"S"))
     link.feed(PARSED + BOUND)
-    link.feed(COLUMN)
+    link.feed(COLUMN + last_words)
     assert not client.written, "it says nothing yet"
     session.lost(link)
     assert b"08006" not in client.written
