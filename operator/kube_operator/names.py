@@ -29,6 +29,8 @@ SINCE: Final = f"{GROUP}/since"
 """Annotation of the authority's Secret: when its last step was, in RFC 3339; plan_rotation.py."""
 IDENTITY: Final = f"{GROUP}/system-identifier"
 """Annotation of a claim: the database whose data is in the volume."""
+DATA_VERSION: Final = f"{GROUP}/postgres-version"
+"""Annotation of a claim: the major version of PostgreSQL whose data is, or will be, in it."""
 KEEPER: Final = f"{GROUP}/keep-data"
 """Finalizer of a cluster whose data outlives it; plan_ownership.py."""
 

@@ -17,7 +17,7 @@ from .observed import Observed
 from .plan_computes import plan_computes, plan_roles
 from .plan_nodes import plan_members, plan_nodes
 from .plan_objects import plan_gateways, plan_objects
-from .plan_ownership import leftovers, plan_ownership
+from .plan_ownership import leftovers, plan_ownership, refusal
 from .plan_rollout import Rollout, plan_rollout
 from .plan_rotation import plan_rotation
 from .plan_switchover import plan_switchover
@@ -29,12 +29,17 @@ class Plan:
 
     actions: tuple[Action, ...]
     rollout: Rollout
+    refused: str = ""
+    """Why nothing is done, although something should be; empty: it is not so."""
 
 
 def plan(seen: Observed) -> Plan:
     """Say what is to be done for a cluster as it is seen."""
     if leftovers(seen.uid, seen.objects):
         return Plan((), Rollout((), None))
+    refused = refusal(seen)
+    if refused:
+        return Plan((), Rollout((), None), refused)
     roles = [*plan_roles(seen), *plan_gateways(seen)]
     asked = plan_switchover(seen)
     if asked is not None and not isinstance(asked, SwitchOver):

@@ -74,7 +74,7 @@ def pod_of(seen: Observed, component: Component, node: str) -> Iterator[Action]:
 
 def _claim(seen: Observed, component: Component, node: str, volume: Volume) -> Iterator[Action]:
     found = seen.of(VOLUME_CLAIM).get(node)
-    wanted = volume_claim(seen.names, component, node, volume)
+    wanted = volume_claim(seen.names, component, node, volume, version=seen.spec.version)
     if found is None:
         yield Apply(VOLUME_CLAIM, wanted)
     elif found.get("status", {}).get("phase") == "Lost" and not is_ending(found):

@@ -30,6 +30,7 @@ from .plan_nodes import wanted_pod
 from .plan_rollout import is_calm
 
 DONE: Final = "Another authority signs the certificates, and the old one is trusted no more."
+_LAST: Final = "The old authority is trusted no more; pods that still trust it are replaced."
 _ACCEPTED: Final = "instead-of="
 _NODES: Final = (Component.LOG, Component.STORAGE, Component.COMPUTE)
 
@@ -43,14 +44,21 @@ def plan_rotation(seen: Observed) -> AnswerRotation | Rotate | None:
     if request is not None and not request.startswith(_ACCEPTED):
         return _hear(seen, authority)
     is_asked = request is not None
-    if authority.step is Step.SETTLED and is_asked and request != _ACCEPTED + authority.signer:
-        return AnswerRotation(None, DONE)
+    if authority.step is Step.SETTLED and _is_succeeded(request, authority):
+        # Who asks because a key was stolen wants to hear when nobody takes it any more.
+        return AnswerRotation(None, DONE) if _all_have_it(seen) else None
     if seen.spec.paused or authority.renew is None:
         return None
     step = _next_step(seen, authority, is_asked=is_asked)
     if step is None or not _all_have_it(seen):
         return None
     return Rotate(step, authority.signer)
+
+
+def _is_succeeded(request: str | None, authority: Authority) -> bool:
+    """Whether the authority that was to go, as an accepted request says, signs no more."""
+    is_accepted = request is not None and request.startswith(_ACCEPTED)
+    return is_accepted and request != _ACCEPTED + authority.signer
 
 
 def _hear(seen: Observed, authority: Authority) -> AnswerRotation:
@@ -128,7 +136,7 @@ def rotation_in_words(seen: Observed) -> str:
         return ""
     match authority.step:
         case Step.SETTLED:
-            return ""
+            return _LAST if _is_succeeded(seen.annotations.get(ROTATE), authority) else ""
         case Step.INTRODUCED:
             is_asked = ROTATE in seen.annotations
             if is_asked or authority.since is None:

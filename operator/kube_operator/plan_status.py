@@ -28,12 +28,14 @@ def status_of(seen: Observed, made: Plan, *, problem: str = "") -> ClusterStatus
     topology, leader, primary = database.topology, database.leader, database.primary
     computes = seen.pods(Component.COMPUTE)
     ready = [name for name, pod in computes.items() if is_ready(pod) and role_of(seen, name)]
-    lacking = _lacking(seen, len(ready))
+    lacking = [] if made.refused else _lacking(seen, len(ready))
     identifier = None if topology is None else topology.system_identifier
+    # The database of volumes that are refused is not this cluster's: without them it makes its own.
+    identity = seen.status.system_identifier if made.refused else seen.identity
     facts = {
-        READY: _ready(primary is not None, is_founded=bool(identifier)),
+        READY: _ready(primary is not None, made.refused, is_founded=bool(identifier)),
         PROGRESSING: _progressing(made, lacking, seen),
-        DEGRADED: _degraded(lacking, problem),
+        DEGRADED: _degraded(lacking, problem or made.refused),
         ARCHIVING: _archiving(seen),
     }
     return ClusterStatus(
@@ -49,7 +51,7 @@ def status_of(seen: Observed, made: Plan, *, problem: str = "") -> ClusterStatus
         selector=(
             f"{CLUSTER_LABEL}={seen.names.cluster},{COMPONENT_LABEL}={Component.COMPUTE.value}"
         ),
-        system_identifier=str(identifier or seen.identity),
+        system_identifier=str(identifier or identity),
         conditions=_conditions(seen, facts),
     )
 
@@ -61,7 +63,9 @@ def _truth(holds: bool) -> ConditionStatus:
     return ConditionStatus.TRUE if holds else ConditionStatus.FALSE
 
 
-def _ready(has_primary: bool, *, is_founded: bool) -> _Fact:
+def _ready(has_primary: bool, refused: str, *, is_founded: bool) -> _Fact:
+    if refused:
+        return (ConditionStatus.FALSE, "Refused", refused)
     if has_primary:
         return (ConditionStatus.TRUE, "Serving", "SQL is answered.")
     if is_founded:
@@ -106,6 +110,8 @@ def _degraded(lacking: list[str], problem: str) -> _Fact:
 
 
 def _progressing(made: Plan, lacking: list[str], seen: Observed) -> _Fact:
+    if made.refused:
+        return (ConditionStatus.FALSE, "Refused", made.refused)
     if seen.spec.paused:
         return (ConditionStatus.FALSE, "Paused", "spec.paused is true: nothing is changed.")
     if leftovers(seen.uid, seen.objects):
@@ -135,8 +141,8 @@ def _archiving(seen: Observed) -> _Fact:
 
 
 def _phase(seen: Observed, facts: dict[str, _Fact], made: Plan) -> str:
-    if seen.spec.paused:
-        return "Paused"
+    if made.refused or seen.spec.paused:
+        return "Refused" if made.refused else "Paused"
     if facts[READY][0] is not ConditionStatus.TRUE:
         if not seen.identity:
             return "Starting"

@@ -30,7 +30,7 @@ from .manifests.secrets import operator_certificate
 from .names import KEEPER, ROTATE, SWITCHOVER, Names
 from .observed import Observed, is_ending
 from .plan import Plan, plan
-from .plan_ownership import leftovers, plan_farewell
+from .plan_ownership import leftovers, plan_farewell, refusal
 from .plan_rollout import Rollout
 from .plan_status import status_of
 from .runtime import Outcome, View
@@ -111,6 +111,10 @@ class ClusterReconciler:
         versions = view.versions()  # before anything is looked at: what changes meanwhile is news
         seen = await self._observe(key, view, cluster, spec, images)
         made = plan(seen)
+        if made.refused:
+            self._events.note(cluster, Notice("Warning", "Refused", made.refused))
+            await self._say(cluster, seen.status, status_of(seen, made))
+            return Outcome()  # volumes that go wake us
         outcome = await self._carry_out(key, view, cluster, seen, made)
         connected = self._connected.get(key)
         if connected is None or outcome.requeue_after_s != SETTLED_S:
@@ -211,7 +215,7 @@ class ClusterReconciler:
             finalizers=tuple(metadata.get("finalizers") or ()),
             now=datetime.now(UTC),
         )
-        if leftovers(seen.uid, seen.objects):
+        if leftovers(seen.uid, seen.objects) or refusal(seen):
             await self._disconnect(key)  # who answers is of another cluster
             return seen
         connected = await self._connect(key, seen)

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from e2e.client_pod import client_pod
 from e2e.operator_world import SYSTEM, Cluster, image, new_space, until
 
 if TYPE_CHECKING:
@@ -84,25 +85,8 @@ def test_it_answers_reads_and_writes_where_its_services_say(cluster: Cluster) ->
 
 
 def test_psql_in_a_pod_reaches_it_by_name(cluster: Cluster) -> None:
-    secret = {"secretKeyRef": {"name": "pg-superuser", "key": "uri"}}
-    container = {
-        "name": "psql", "image": image("compute"),
-        "command": ["sh", "-c", 'psql "$URI" -Atc "select 6*7"'],
-        "env": [{"name": "URI", "valueFrom": secret}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }  # fmt: skip
-    context = {
-        "runAsNonRoot": True,
-        "runAsUser": 10001,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    pod = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"},
-        "spec": {"restartPolicy": "Never", "securityContext": context, "containers": [container]},
-    }  # fmt: skip
-    cluster.kubectl("apply", "-f", "-", given=json.dumps(pod))
-    until(lambda: cluster.kubectl("logs", "client").strip() == "42", "an answer to psql")
-    cluster.kubectl("delete", "pod", "client", "--now")
+    with client_pod(cluster, "client", 'psql "$URI" -Atc "select 6*7"') as pod:
+        until(lambda: cluster.kubectl("logs", pod).strip() == "42", "an answer to psql")
 
 
 def test_settled_cluster_costs_no_write(cluster: Cluster) -> None:

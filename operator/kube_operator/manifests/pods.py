@@ -15,6 +15,7 @@ from kube_operator.names import (
     CONFIG_DIR,
     CONFIG_FILE,
     DATA_DIR,
+    DATA_VERSION,
     METRICS_PORT,
     NODE_PROGRAM,
     POSTGRES_PORT,
@@ -95,8 +96,10 @@ def node_pod(
     }
 
 
-def volume_claim(names: Names, component: Component, node: str, volume: Volume) -> dict[str, Any]:
-    """Return the claim for a node's volume."""
+def volume_claim(
+    names: Names, component: Component, node: str, volume: Volume, *, version: int
+) -> dict[str, Any]:
+    """Return the claim for a node's volume, for data of a major version of PostgreSQL."""
     claim: dict[str, Any] = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": volume.size}},
@@ -110,6 +113,7 @@ def volume_claim(names: Names, component: Component, node: str, volume: Volume) 
             "name": node,
             "namespace": names.namespace,
             "labels": names.labels(component, node),
+            "annotations": {DATA_VERSION: str(version)},
         },
         "spec": claim,
     }

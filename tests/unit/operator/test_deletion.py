@@ -4,6 +4,7 @@ a cluster in memory (model_cluster.py), and for the end itself against an API se
 
 from __future__ import annotations
 
+import copy
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,11 @@ from kube_operator.kube_port import (
     Refused,
 )
 from kube_operator.lightkube_port import LightkubePort
-from kube_operator.names import IDENTITY, KEEPER, Names
+from kube_operator.names import DATA_VERSION, IDENTITY, KEEPER, ROTATE, SWITCHOVER, Names
 from kube_operator.ownership import owner_of, reference
 from kube_operator.plan import plan
 from kube_operator.reconciler import ClusterReconciler
-from kube_operator.runtime import View
+from kube_operator.runtime import Outcome, View
 from kube_operator.settings import OperatorSettings
 from kube_operator.store import Store
 
@@ -181,6 +182,75 @@ def test_volumes_say_of_which_database_they_are() -> None:
     assert cluster.objects[VOLUME_CLAIM]["pg-log-2"]["metadata"]["annotations"][IDENTITY] == "7"
 
 
+def test_volumes_say_for_which_version_they_were_made() -> None:
+    cluster = settled(**RETAIN)
+    claims = cluster.objects[VOLUME_CLAIM]
+    assert {one["metadata"]["annotations"][DATA_VERSION] for one in claims.values()} == {"17"}
+    del claims["pg-log-1"]["metadata"]["annotations"][DATA_VERSION]
+    cluster.settle()
+    assert claims["pg-log-1"]["metadata"]["annotations"][DATA_VERSION] == "17"
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_a_cluster_of_another_version_is_refused_and_touches_nothing(policy: str) -> None:
+    cluster = settled(**RETAIN)
+    cluster.delete()
+    cluster.collect()
+    before, writes = copy.deepcopy(cluster.objects), cluster.writes
+    cluster.raw |= {"version": 18, "deletionPolicy": policy}
+    for _ in range(5):
+        cluster.annotations = {SWITCHOVER: "any", ROTATE: "now"}
+        assert cluster.step().actions == ()
+    assert (cluster.objects, cluster.writes, cluster.finalizers) == (before, writes, ())
+    cluster.delete()
+    cluster.collect()
+    cluster.raw["version"] = 17
+    assert founded(cluster) == 0, "and the right one has it"
+
+
+def test_who_is_refused_is_told_which_field_and_which_version() -> None:
+    cluster = settled(**RETAIN)
+    cluster.delete()
+    cluster.collect()
+    cluster.raw["version"] = 18
+    cluster.step()
+    assert cluster.status.phase == "Refused"
+    ready, progressing, degraded = cluster.status.conditions[:3]
+    assert (ready.status, ready.reason) == ("False", "Refused")
+    assert (progressing.status, degraded.status) == ("False", "True")
+    for one in (ready, progressing, degraded):
+        assert "spec.version is 18" in one.message
+        assert "pg-log-1" in one.message
+        assert "version 17" in one.message
+
+
+def test_who_is_refused_makes_a_database_when_the_volumes_are_gone() -> None:
+    cluster = settled(**RETAIN)
+    cluster.delete()
+    cluster.collect()
+    cluster.raw["version"] = 18
+    cluster.step()
+    cluster.objects[VOLUME_CLAIM].clear()
+    cluster.collect()
+    assert founded(cluster) == 1
+    claims = cluster.objects[VOLUME_CLAIM].values()
+    assert {one["metadata"]["annotations"][DATA_VERSION] for one in claims} == {"18"}
+
+
+def test_volumes_that_say_no_version_are_taken_over_and_say_it_once_they_serve() -> None:
+    cluster = settled(**RETAIN)
+    cluster.delete()
+    cluster.collect()
+    claims = cluster.objects[VOLUME_CLAIM].values()
+    for claim in claims:
+        del claim["metadata"]["annotations"][DATA_VERSION]
+    cluster.raw["version"] = 18
+    cluster.step()
+    assert not any(DATA_VERSION in one["metadata"]["annotations"] for one in claims)
+    assert founded(cluster) == 0
+    assert {one["metadata"]["annotations"][DATA_VERSION] for one in claims} == {"18"}
+
+
 def test_a_new_cluster_waits_until_nothing_is_left_of_the_last_one_of_its_name() -> None:
     cluster = settled()
     cluster.delete(with_operator=False)
@@ -233,7 +303,7 @@ class Ending:
         }  # fmt: skip
         self.api.kube.put(kind.plural, {"metadata": metadata})
 
-    async def look(self) -> None:
+    async def look(self) -> Outcome:
         """Have the operator look at it once."""
         stores = {kind: Store(kind, is_cluster=kind == CLUSTER) for kind in (CLUSTER, *OWNED)}
         for kind, store in stores.items():
@@ -241,7 +311,7 @@ class Ending:
             store.listed(found.items, found.resource_version)
         settings = OperatorSettings(identity="me", image_seawall="seawall:1")
         reconciler = ClusterReconciler(self.port, self.events, settings, wake=lambda _: None)
-        await reconciler.reconcile(Key("ns", "pg"), View(Key("ns", "pg"), stores))
+        return await reconciler.reconcile(Key("ns", "pg"), View(Key("ns", "pg"), stores))
 
     @property
     def finalizers(self) -> list[str]:
@@ -275,6 +345,21 @@ async def test_the_end_lets_go_of_what_is_retained() -> None:
         (claim,) = world.api.kube.of(VOLUME_CLAIM.plural)
         assert claim["metadata"]["annotations"] == {IDENTITY: "7"}
         await world.look()
+
+
+@in_loop
+async def test_a_cluster_that_is_refused_says_so_and_is_not_looked_at_again() -> None:
+    async with ending(version=18, images={"compute": "compute:1"}) as world:
+        (cluster,) = world.api.kube.of(CLUSTER.plural)
+        del cluster["metadata"]["deletionTimestamp"], cluster["status"]
+        (claim,) = world.api.kube.of(VOLUME_CLAIM.plural)
+        claim["metadata"] |= {"ownerReferences": [], "annotations": {DATA_VERSION: "17"}}
+        outcome = await world.look()
+        assert outcome.requeue_after_s is None
+        (cluster,) = world.api.kube.of(CLUSTER.plural)
+        assert cluster["status"]["phase"] == "Refused"
+        assert "systemIdentifier" not in cluster["status"]
+        assert world.api.kube.of(VOLUME_CLAIM.plural) == [claim]
 
 
 @in_loop

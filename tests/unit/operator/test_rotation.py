@@ -109,6 +109,16 @@ def test_a_request_replaces_the_authority_in_three_steps_and_is_answered() -> No
     assert cluster.step().actions == ()
 
 
+def test_the_answer_comes_when_no_process_trusts_the_old_authority_any_more() -> None:
+    cluster = settled()
+    old = authority(cluster).signer
+    cluster.annotations = {ROTATE: "now"}
+    while ROTATE in cluster.annotations:
+        cluster.step()
+        cluster.live()
+    assert all(old not in one.trusted for one in cluster.processes.running.values())
+
+
 def test_the_key_of_an_authority_that_signs_no_more_is_forgotten() -> None:
     cluster = settled()
     cluster.annotations = {ROTATE: "now"}
@@ -160,6 +170,7 @@ def test_the_status_says_how_far_it_is() -> None:
     assert list(dict.fromkeys(said)) == [
         "A new authority becomes known to all",
         "A new authority signs; certificates of the old one are replaced",
+        "The old authority is trusted no more; pods that still trust it are replaced",
     ]
 
 
