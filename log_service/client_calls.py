@@ -8,7 +8,7 @@ that is none any more, of all nodes at once.
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -38,10 +38,13 @@ class LogCalls:
         rng: random.Random,
         tls: ClientTls | None = None,
         reach: Mapping[str, str] | None = None,
+        lend: Callable[[str], Awaitable[RpcClient]] | None = None,
     ) -> None:
         """`reach`: where a node is reached, by the address that it and others know it by, if that
-        is somewhere else: whoever knows better than DNS says so.
+        is somewhere else: whoever knows better than DNS says so. `lend`: gives a connection to an
+        address, if the caller has them; whoever lends them closes them.
         """
+        self._lend = lend
         self._reach = {} if reach is None else dict(reach)
         self._addresses = list(dict.fromkeys(addresses))
         self._rng = rng
@@ -216,6 +219,8 @@ class LogCalls:
             await self._pause(deadline, reason)
 
     async def _client(self, address: str) -> RpcClient:
+        if self._lend is not None:
+            return await self._lend(address)
         client = self._clients.get(address)
         if client is None:
             target = parse_address(self._reach.get(address, address))

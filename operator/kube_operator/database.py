@@ -10,7 +10,8 @@ Kubernetes tells it: what DNS still has from before does not hold it up, and it 
 from where pods can be reached. Who does not answer within ASK_MS is not there.
 
 A connection that is kept costs two life signs every two seconds, and so most of what an operator of
-many settled clusters does. These `rest`: one connection is left, to who leads the log.
+many settled clusters does. These `rest`: one connection is left, to who leads the log; a topology
+watch waits at it, too.
 """
 
 import asyncio
@@ -237,7 +238,7 @@ class Database:
 
     async def found(self, storage: Sequence[str], members: Sequence[NodeAddress]) -> None:
         """Make the database."""
-        async with self._log() as log:
+        async with self.log() as log:
             await found_branch(self, log, BRANCH, storage=storage, members=members)
 
     async def adopt(self, address: str, sources: Sequence[str]) -> None:
@@ -247,22 +248,22 @@ class Database:
 
     async def add_member(self, node: NodeAddress) -> None:
         """Give the log another member."""
-        async with self._log() as log:
+        async with self.log() as log:
             await log.add_member(BRANCH, node, timeout_ms=MEMBER_MS)
 
     async def remove_member(self, member: int) -> None:
         """Take a member out of the log."""
-        async with self._log() as log:
+        async with self.log() as log:
             await log.remove_member(BRANCH, member, timeout_ms=MEMBER_MS)
 
     async def transfer(self, to: str) -> None:
         """Have another log node lead."""
-        async with self._log() as log:
+        async with self.log() as log:
             await log.transfer(BRANCH, NodeName(to))
 
     async def switchover(self, to: str) -> None:
         """Have another compute be the primary."""
-        async with self._log() as log:
+        async with self.log() as log:
             await log.switchover(BRANCH, NodeName(to))
 
     # --- Calls --------------------------------------------------------------------------------
@@ -278,22 +279,20 @@ class Database:
         target = self.nodes.reach.get(address, address)
         client = self._clients.get(target)
         if client is None:
-            client = RpcClient(parse_address(target), rng=self._rng, tls=self.tls(role))
+            tls = ClientTls(self._context, self._cluster, role)
+            client = RpcClient(parse_address(target), rng=self._rng, tls=tls)
             self._clients[target] = client
             await client.__aenter__()
         return client
 
-    def _log(self) -> LogClient:
+    def log(self, *, first: str = "") -> LogClient:
+        """Return a client of the log that has our connections; `first`: the node it begins with."""
+        nodes = sorted(self.nodes.log, key=lambda node: node != first)
         return LogClient(
-            self.nodes.log.values(),
+            [self.nodes.log[node] for node in nodes],
             rng=self._rng,
-            tls=self.tls(Role.LOG),
-            reach=self.nodes.reach,
+            lend=lambda address: self._client(Role.LOG, address),
         )
-
-    def tls(self, role: Role) -> ClientTls:
-        """Return what a client of ours needs."""
-        return ClientTls(self._context, self._cluster, role)
 
     async def _log_node(self, address: str) -> log_methods.NodeStatus | None:
         try:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from fabric.ids import ClusterName, Role
+from fabric.ids import ClusterName
 from fabric.rpc_errors import RpcError
 
 from .carry_out import Hands, amend, hold, nodes_of
@@ -248,16 +248,18 @@ class ClusterReconciler:
     async def _watch(
         self, key: Key, connected: _Connected, nodes: Nodes, found: DatabaseView
     ) -> None:
-        """Have changes of the log wake the cluster; anew when its nodes have moved."""
-        if connected.watch is not None and connected.watch.nodes != nodes:
-            await connected.watch.close()
-            connected.watch = None
+        """Have changes of the log wake the cluster; anew when its nodes have moved, or another one
+        leads: the one that is watched is the one whose connection is kept.
+        """
+        watch = connected.watch
+        if watch is not None:
+            leader = found.leader_node or watch.leader
+            if (watch.nodes, watch.leader) != (nodes, leader):
+                await watch.close()
+                connected.watch = None
         if connected.watch is None and found.topology is not None:
             connected.watch = TopologyWatch(
-                nodes,
-                connected.database.tls(Role.LOG),
-                rng=self._rng,
-                wake=lambda: self._wake(key),
+                connected.database, found.leader_node, wake=lambda: self._wake(key)
             )
 
     async def _disconnect(self, key: Key) -> None:

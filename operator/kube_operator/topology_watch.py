@@ -1,21 +1,19 @@
 """Wakes a cluster when its log says that something has changed: another leader, another primary.
 
 One long call a cluster, and none of the API's: so a failover is seen within milliseconds, and
-nothing is asked again and again.
+nothing is asked again and again. It goes to who leads the log, by the connection that is kept to it
+anyway.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from fabric.rpc_errors import RpcError
-from fabric.tls import ClientTls
-from log_service.client import LogClient
 
-from .database import Nodes
+from .database import Database
 from .names import BRANCH
 
 WAIT_MS: Final = 50_000  # for one call; an operator of 200 clusters makes four a second
@@ -26,18 +24,14 @@ log = structlog.get_logger()
 
 
 class TopologyWatch:
-    """Watches one cluster's log, as long as its nodes are there, until closed."""
+    """Watches one cluster's log, as long as its nodes are there and led by the same, until closed.
 
-    def __init__(
-        self,
-        nodes: Nodes,
-        tls: ClientTls,
-        *,
-        rng: random.Random,
-        wake: Callable[[], None],
-    ) -> None:
-        self.nodes = nodes
-        self._tls, self._rng, self._wake = tls, rng, wake
+    The database is closed after it.
+    """
+
+    def __init__(self, database: Database, leader: str, *, wake: Callable[[], None]) -> None:
+        self.nodes, self.leader = database.nodes, leader
+        self._database, self._wake = database, wake
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -47,10 +41,7 @@ class TopologyWatch:
 
     async def _run(self) -> None:
         known, pause_s = "", PAUSE_S
-        nodes = self.nodes
-        async with LogClient(
-            nodes.log.values(), rng=self._rng, tls=self._tls, reach=nodes.reach
-        ) as client:
+        async with self._database.log(first=self.leader) as client:
             while True:
                 try:
                     topology = await client.watch_topology(BRANCH, known, wait_ms=WAIT_MS)
