@@ -243,9 +243,11 @@ class Agent:
         if not ending.is_orderly:
             self._take(Ended(server.life, ending.reason))
             return
-        if self._is_stopping and self.machine.epoch and server.keeper is not None:
+        if self.machine.epoch and server.keeper is not None:
             # Before anybody hears of it: with the next epoch they would be refused.
-            await server.keeper.save_statistics(self.machine.epoch)
+            await server.save_settings(self.machine.epoch)
+            if self._is_stopping:
+                await server.keeper.save_statistics(self.machine.epoch)
         self._take(ShutDownDone(server.life, ending.end))
 
     def _learn(self, server: Server, *, has_started: bool) -> None:

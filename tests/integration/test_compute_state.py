@@ -82,6 +82,21 @@ def test_altered_setting_holds_on_every_compute_and_after_a_failover(
     assert shows(cluster, primary, "work_mem") == "7777kB"
 
 
+def test_setting_that_is_altered_just_before_a_switchover_is_not_lost(
+    cluster: ComputeCluster,
+) -> None:
+    primary, replica = cluster.wait_for_primary(), cluster.wait_for_replica()
+    for size_kb in range(6001, 6004):  # one of them is between two looks
+        with cluster.connect(primary) as connection:
+            connection.execute(f"alter system set work_mem = '{size_kb}kB'".encode())
+        cluster.switchover(replica)
+        assert cluster.wait_for_primary(other_than=primary) == replica
+        expected = f"{size_kb}kB"
+        eventually(lambda: shows(cluster, replica, "work_mem") == expected, what=expected)
+        cluster.wait_for_state(primary, ComputeState.REPLICA)
+        primary, replica = replica, primary
+
+
 def test_settings_that_grow_on_the_primary_grow_on_the_replica(cluster: ComputeCluster) -> None:
     primary, replica = cluster.wait_for_primary(), cluster.wait_for_replica()
     with cluster.connect(primary) as connection:
