@@ -64,6 +64,10 @@ def shows(cluster: ComputeCluster, name: str, setting: str) -> str:
         return one(connection, f"show {setting}")
 
 
+def eventually_shows(cluster: ComputeCluster, name: str, setting: str, value: str) -> None:
+    eventually(lambda: shows(cluster, name, setting) == value, what=f"{setting} = {value}")
+
+
 def test_altered_setting_holds_on_every_compute_and_after_a_failover(
     cluster: ComputeCluster,
 ) -> None:
@@ -77,7 +81,7 @@ def test_altered_setting_holds_on_every_compute_and_after_a_failover(
     )
     cluster.switchover(replica)
     assert cluster.wait_for_primary(other_than=primary) == replica
-    eventually(lambda: shows(cluster, replica, "work_mem") == "7777kB", what="the new setting")
+    eventually_shows(cluster, replica, "work_mem", "7777kB")
     cluster.wait_for_state(primary, ComputeState.REPLICA)
     assert shows(cluster, primary, "work_mem") == "7777kB"
 
@@ -91,8 +95,7 @@ def test_setting_that_is_altered_just_before_a_switchover_is_not_lost(
             connection.execute(f"alter system set work_mem = '{size_kb}kB'".encode())
         cluster.switchover(replica)
         assert cluster.wait_for_primary(other_than=primary) == replica
-        expected = f"{size_kb}kB"
-        eventually(lambda: shows(cluster, replica, "work_mem") == expected, what=expected)
+        eventually_shows(cluster, replica, "work_mem", f"{size_kb}kB")
         cluster.wait_for_state(primary, ComputeState.REPLICA)
         primary, replica = replica, primary
 
