@@ -10,7 +10,7 @@ what a driver costs is missing in the server: in a closed loop it changes the fi
 measures, however exact it is. So there are two questions. What a transaction costs, and how far the
 figures of a closed loop are apart, is asked of closed loops: the verdict says so, and that pgbench
 is used for what pgbench can do. Whether both put the same load on a server and count alike is asked
-where the processors do not decide: of open loops at half of what pgbench has reached.
+where the processors do not decide: of open loops at a quarter of what pgbench has reached.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from .tpcb import AsyncpgTpcb, Builtin
 
 CPU_RATIO_MAX: Final = 1.1  # our driver may cost a tenth more than pgbench
 TPS_DIFFERENCE_MAX: Final = 0.05
-PACED_SHARE: Final = 0.5  # of pgbench's closed loop: so much both can do with processors left
+PACED_SHARE: Final = 0.25  # of what pgbench reaches in a closed loop: ours is busy at half of it
 
 
 @dataclass(frozen=True, slots=True)
