@@ -8,7 +8,7 @@ that is none any more, of all nodes at once.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,15 +37,12 @@ class LogCalls:
         *,
         rng: random.Random,
         tls: ClientTls | None = None,
-        reach: Mapping[str, str] | None = None,
         lend: Callable[[str], Awaitable[RpcClient]] | None = None,
     ) -> None:
-        """`reach`: where a node is reached, by the address that it and others know it by, if that
-        is somewhere else: whoever knows better than DNS says so. `lend`: gives a connection to an
-        address, if the caller has them; whoever lends them closes them.
+        """`lend`: gives the connection to an address, if the caller has connections of its own, or
+        knows better than DNS where a node is reached. Whoever lends them closes them.
         """
         self._lend = lend
-        self._reach = {} if reach is None else dict(reach)
         self._addresses = list(dict.fromkeys(addresses))
         self._rng = rng
         self._tls = tls
@@ -223,8 +220,7 @@ class LogCalls:
             return await self._lend(address)
         client = self._clients.get(address)
         if client is None:
-            target = parse_address(self._reach.get(address, address))
-            client = RpcClient(target, rng=self._rng, tls=self._tls)
+            client = RpcClient(parse_address(address), rng=self._rng, tls=self._tls)
             self._clients[address] = client
             await client.__aenter__()
         return client
