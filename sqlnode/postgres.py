@@ -271,15 +271,18 @@ class Postgres:
         if state is not ClusterState.IN_ARCHIVE_RECOVERY:
             name = "unknown" if state is None else state.name.lower().replace("_", " ")
             raise PostgresError(f"{self} is no standby but {name}: only a standby can be promoted")
-        request = self.data_dir / "promote"
-        request.touch(mode=0o600)
+        request, aside = self.data_dir / "promote", self.data_dir / "promote.seawall"
+        aside.touch(mode=0o600)
         try:
-            self.identity.give(request)
+            self.identity.give(aside)
+            # Any signal of its children makes the postmaster look, so it may be gone at once.
+            aside.replace(request)
             self._signal(signal.SIGUSR1)
             yield from self._poll(self._is_writable, deadline_s, "accept writes")
         finally:
             # PostgreSQL removes it; after a failure it must not promote the next start.
             request.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
     def _stopping(self, how: StopMode, deadline_s: float) -> Steps[int]:
         self._signal(how.value)

@@ -138,27 +138,6 @@ def _pairs(
     return found
 
 
-def log_cost(
-    program: Path,
-    address: Address,
-    settings: LoadSettings,
-    *,
-    pairs: int,
-    kind: Builtin = Builtin.SELECT_ONLY,
-) -> float:
-    """pgbench's processor time a transaction with its log by that without; the pairs' median."""
-    logging = PgbenchLoad("pgbench", kind, program)
-    ratios = []
-    for number in range(pairs):
-        is_first = number % 2 == 0
-        quiet_us = logging.run_quietly(address, settings) if is_first else 0.0
-        logged = round_of(logging.run(address, settings))
-        if not is_first:
-            quiet_us = logging.run_quietly(address, settings)
-        ratios.append(logged.cpu_us / quiet_us)
-    return statistics.median(ratios)
-
-
 def round_of(outcome: LoadOutcome) -> Round:
     """What counts of an outcome; LoadError if it is nothing."""
     if not outcome.transactions or outcome.driver_cpu_seconds <= 0:

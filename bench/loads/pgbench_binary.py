@@ -1,10 +1,10 @@
 """pgbench itself as a driver: its three built-in scripts, closed and open loops.
 
 Every transaction is logged to a file in memory, of which series, latencies and the longest gap are
-made afterwards. That costs pgbench little (`agreement.log_cost` measures it), and
-gives exact figures where `--aggregate-interval` gives one line a second and `--sampling-rate`
-guesses. pgbench knows no warm-up: it runs longer, and the beginning of the log does not count. Its
-processor time is taken in proportion.
+made afterwards. That costs pgbench little, and gives exact figures where
+`--aggregate-interval` gives one line a second and `--sampling-rate` guesses. pgbench knows no
+warm-up: it runs longer, and the beginning of the log does not count. Its processor time is taken in
+proportion.
 
 A client of pgbench ends for good when its connection breaks. Such a client counts as one error and
 is missing from then on: for systems that change their primary there is `tpcb-asyncpg`.
@@ -40,7 +40,6 @@ REPORT_LINES_QUOTED: Final = 3
 ABORTED_STATUS: Final = 2  # some clients ended early, and the rest went on
 IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of its own is made below it
 
-_PROCESSED: Final = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _ABORTED: Final = re.compile(r"client \d+ (?:script \d+ )?aborted")
 
 
@@ -91,17 +90,6 @@ class PgbenchLoad:
         tally.cpu_seconds = done.cpu_seconds * tally.transactions / max(len(lines), 1)
         return tally.outcome(DRIVER)
 
-    def run_quietly(self, address: Address, settings: LoadSettings) -> float:
-        """Without a log: microseconds of its processor time a transaction."""
-        done = run_program(
-            self.program, address, run_arguments(self.kind, settings, protocol=self.protocol),
-            seconds=settings.warm_seconds + settings.seconds + END_SECONDS,
-        )  # fmt: skip
-        found = _PROCESSED.search(done.report)
-        if found is None or not int(found[1]):
-            raise LoadError(f"{self.program} finished no transaction: give it more time")
-        return done.cpu_seconds * 1e6 / int(found[1])
-
     def findings(self, address: Address) -> Sequence[str]:
         """As Workload has it."""
         return rule_findings(address, self.kind.rules)
@@ -111,7 +99,6 @@ class PgbenchLoad:
 class Done:
     """A run of pgbench that came to its end."""
 
-    report: str
     clients_aborted: int
     cpu_seconds: float
 
@@ -145,7 +132,7 @@ def run_program(
     if status not in {0, ABORTED_STATUS}:
         last = " ".join(report.strip().splitlines()[-REPORT_LINES_QUOTED:])
         raise LoadError(f"{program} failed with status {status}: {last}")
-    return Done(report, len(_ABORTED.findall(report)), cpu_seconds)
+    return Done(len(_ABORTED.findall(report)), cpu_seconds)
 
 
 def _run(

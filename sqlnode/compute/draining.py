@@ -15,6 +15,9 @@ from .positions import SQL_FAILURES, connect
 
 HEARD_S: Final = 1.0  # a gateway asks every 0.5 s
 LOOK_S: Final = 0.2
+# A login reads the catalogs. Where the storage nodes are gone already, as when a whole cluster is
+# deleted, it hangs, and so does whatever we would wait for.
+LOGIN_S: Final = 10.0
 
 # Not ourselves, who are always there; nor gateways that look how far we are.
 _BUSY: Final = """
@@ -36,7 +39,8 @@ async def drain(postgres: Postgres, seconds: float) -> None:
     busy = 0
     try:
         async with asyncio.timeout(seconds):
-            sql = await connect(postgres)
+            async with asyncio.timeout(LOGIN_S):
+                sql = await connect(postgres)
             try:
                 while True:
                     busy = await sql.fetchval(_BUSY)

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psycopg
@@ -28,6 +29,7 @@ from sqlnode.postgres import (
     StopMode,
     request_standby,
 )
+from sqlnode.privileges import Identity
 
 pytestmark = pytest.mark.postgres
 
@@ -262,6 +264,26 @@ def test_standby_is_read_only_until_it_is_promoted(fleet: Fleet) -> None:
         assert server.control().tli == before.tli + 1
 
     asyncio.run(story())
+
+
+def test_a_postmaster_that_looks_before_it_is_signalled_promotes(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when its WAL receiver ends at that moment: the request is gone at once."""
+    server = fleet.server("standby")
+    request_standby(server.data_dir, fleet.identity)
+    server.start_blocking()
+    give = Identity.give
+
+    def give_late(identity: Identity, path: Path) -> None:
+        os.kill(server.pid, signal.SIGUSR1)
+        time.sleep(1.0)
+        give(identity, path)
+
+    monkeypatch.setattr(Identity, "give", give_late)
+    server.promote_blocking()
+    assert server.mode() is Mode.READ_WRITE
+    assert not list(server.data_dir.glob("promote*"))
 
 
 def test_primary_cannot_be_promoted(fleet: Fleet) -> None:
