@@ -305,7 +305,11 @@ def test_shutdown_of_the_server_is_told_and_waits_for_our_report(fleet: Fleet) -
     async def story() -> None:
         _, recorder = await streaming(server)
         await server.stop()
-        assert "after it had sent all of its WAL" in await recorder.until_lost()
+        # A report of ours can meet the closed connection before we have read the last word.
+        assert re.search(
+            "after it had sent all of its WAL|Broken pipe|reset by peer",
+            await recorder.until_lost(),
+        )
         assert recorder.end >= server.control().checkpoint
 
     run(story)
