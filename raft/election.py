@@ -55,7 +55,8 @@ def on_vote_request(member: Member, request: VoteRequest) -> None:
     """Say whether the candidate has our vote, or would have it."""
     is_up_to_date = member.log.is_up_to_date(request.last_index, request.last_term)
     if request.is_pre:
-        granted = is_up_to_date and request.term > member.term
+        is_newer = request.term > member.term
+        granted = is_up_to_date and is_newer and not _goes_first(member, request)
     else:
         is_free = member.vote == NOBODY and member.leader == NOBODY
         granted = is_up_to_date and (is_free or member.vote == request.sender)
@@ -63,6 +64,8 @@ def on_vote_request(member: Member, request: VoteRequest) -> None:
         member.refuse_older_log()
     if granted and not request.is_pre:
         member.grant_vote(request.sender)
+    elif granted and member.role is Role.PRE_CANDIDATE:
+        member.become_follower(member.term, NOBODY)  # it stands, so we do not
     reply = VoteReply(
         sender=member.me,
         to=request.sender,
@@ -72,6 +75,18 @@ def on_vote_request(member: Member, request: VoteRequest) -> None:
     )
     is_promise = granted and not request.is_pre
     (member.messages_after if is_promise else member.messages).append(reply)
+
+
+def _goes_first(member: Member, request: VoteRequest) -> bool:
+    """Tell whether the sender has to wait, because we ask the same at the same time.
+
+    If each told the other yes, both would stand and have their own votes; where no third member is
+    left to decide, nobody would lead for another election timeout. The sender tells us yes.
+    """
+    ours = (member.log.last_term, member.log.last_index, member.me)
+    theirs = (request.last_term, request.last_index, request.sender)
+    is_asked = request.sender in member.membership.config.voters
+    return member.is_campaign_young and is_asked and ours > theirs
 
 
 def on_vote_reply(member: Member, reply: VoteReply) -> None:

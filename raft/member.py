@@ -188,6 +188,12 @@ class Member:
             self._owes_lease = False
         return self._elapsed_ticks >= self._timeout_ticks
 
+    @property
+    def is_campaign_young(self) -> bool:
+        """Tell whether we have just asked for pre-votes, and answers may be on their way."""
+        is_asking = self.role is Role.PRE_CANDIDATE
+        return is_asking and self._elapsed_ticks < self.settings.hurry_ticks
+
     def rest(self) -> None:
         """Begin a new election timeout when ticks come again."""
         self._elapsed_ticks = 0

@@ -337,3 +337,27 @@ def test_randomised_timeouts_lie_between_one_and_two_election_timeouts() -> None
     assert group.role(1) is Role.FOLLOWER
     group.tick(1)
     assert group.role(1) is Role.PRE_CANDIDATE
+
+
+def test_two_that_ask_at_the_same_time_do_not_get_in_each_others_way() -> None:
+    group = Group(3)
+    group.cut(3)
+    group[1].campaign()
+    group[2].campaign()
+    group.settle()
+    assert group.leaders() == [2]
+
+
+def test_the_longer_log_goes_first_of_two_that_ask_at_the_same_time() -> None:
+    group = Group(3)
+    group.elect(3)
+    group.cut(2)
+    group.propose(3, 1)
+    group.settle()
+    group.heal()
+    group.cut(3)
+    for member in (1, 2):
+        group[member].leader_unreachable()
+        group[member].campaign()
+    group.settle()
+    assert (group.role(1), group.role(2)) == (Role.LEADER, Role.FOLLOWER)
