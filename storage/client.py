@@ -73,7 +73,10 @@ from .methods import (
 )
 
 TIMEOUT_MS_DEFAULT: Final = 10_000
-ATTEMPT_MS: Final = 2_000  # for one node while there is another: the largest answer takes 50 ms
+ATTEMPT_MS: Final = 2_000  # for one node while there is another
+# The largest answer with pages takes 50 ms, and somebody waits for them. A node whose machine has
+# just gone does not refuse, it says nothing. So nobody gets long at first, and then twice as long.
+READ_ATTEMPT_MS: Final = 250
 DESCRIBE_MS_DEFAULT: Final = 60_000
 PAUSE_BASE_MS: Final = 20
 PAUSE_CAP_MS: Final = 500
@@ -224,7 +227,7 @@ class StorageClient:
         while pending and unasked:
             try:
                 address, answer = await self._from_any(
-                    branch, attempt, deadline=deadline, nodes=unasked
+                    branch, attempt, deadline=deadline, attempt_ms=READ_ATTEMPT_MS, nodes=unasked
                 )
             except RpcError as error:
                 failure = str(error)
@@ -254,12 +257,13 @@ class StorageClient:
         """
         nodes = self._addresses if nodes is None else nodes
         reasons: dict[str, RpcError] = {}
+        patience_ms = attempt_ms
         for failures in itertools.count(1):
             for address in self._in_order(branch, nodes):
                 left_ms = self._left_ms(deadline)
                 if left_ms <= 0:
                     raise DeadlineError(f"no storage node answered in time ({_listed(reasons)})")
-                timeout_ms = left_ms if len(self._addresses) == 1 else min(left_ms, attempt_ms)
+                timeout_ms = left_ms if len(self._addresses) == 1 else min(left_ms, patience_ms)
                 try:
                     result = await attempt(address, timeout_ms)
                 except RpcError as error:
@@ -270,6 +274,7 @@ class StorageClient:
                     self._good[branch] = address
                     return address, result
             await self._pause(deadline, failures)
+            patience_ms = max(patience_ms, min(2 * patience_ms, ATTEMPT_MS))
         raise AssertionError("counting has no end")
 
     def _in_order(self, branch: BranchName, nodes: Sequence[str]) -> list[str]:

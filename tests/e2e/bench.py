@@ -135,7 +135,10 @@ def settled_writes(cluster: Cluster, seconds: float) -> float:
     before = cluster.versions()
     time.sleep(seconds)
     after = cluster.versions()
-    return float(sum(before.get(name) != version for name, version in after.items()))
+    changed = [name for name, version in after.items() if before.get(name) != version]
+    if changed:
+        print(f"  changed meanwhile: {', '.join(changed)}")  # noqa: T201  # a command line
+    return float(len(changed))
 
 
 def _report(found: dict[str, list[float]]) -> int:

@@ -190,13 +190,19 @@ async def test_pages_come_from_another_node_when_one_dies() -> None:
 
 @in_loop
 async def test_pages_come_from_another_node_when_one_is_silent() -> None:
-    async with storage_nodes() as [good]:
-        listener = await asyncio.start_server(lambda _, writer: silent.append(writer), "127.0.0.1")
-        silent: list[asyncio.StreamWriter] = []
-        host, port = listener.sockets[0].getsockname()
-        async with client_of(f"tcp://{host}:{port}", good) as client:
+    """Its machine may just have gone, and a failover waits for this page."""
+    silent: list[asyncio.StreamWriter] = []
+    listener = await asyncio.start_server(lambda _, writer: silent.append(writer), "127.0.0.1")
+    host, port = listener.sockets[0].getsockname()
+    try:
+        async with (
+            storage_nodes() as [good],
+            client_of(f"tcp://{host}:{port}", good) as client,
+        ):
             good.publish(100)
-            assert await only_page(pages_from(client, 100, 150)) == page_of("base/5/1", 0, 100)
+            source = pages_from(client, 100, 150, timeout_ms=1_500)
+            assert await only_page(source) == page_of("base/5/1", 0, 100)
+    finally:
         for writer in silent:
             writer.transport.abort()
         listener.close()
