@@ -12,6 +12,7 @@ which needs no slot. A logical slot decodes from a snapshot of the catalogs that
 has; it ends with its primary, as it does on a stock server before PostgreSQL 17.
 """
 
+import asyncio
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Keeper:
         self._seen: tuple[int, int, int] | None = None  # what the file was when it was looked at
         self._settings = b""
         self._prewarm = b""
+        self._saving = asyncio.Lock()
         self.look()
 
     def look(self) -> bytes | None:
@@ -130,10 +132,17 @@ class Keeper:
         return True
 
     async def save_settings(self, epoch: Epoch) -> None:
-        """Save them if somebody has changed them."""
-        content = self.look()
-        if content is not None and not await self._save(SETTINGS_NOTE, epoch, content):
-            self._seen, self._settings = None, b"?"  # look again
+        """Save them if somebody has changed them. Whoever comes meanwhile waits for the end of it:
+        a shutdown comes while a look is under way, and must not believe that all is saved."""
+        async with self._saving:
+            content = self.look()
+            is_saved = content is None
+            try:
+                if content is not None:
+                    is_saved = await self._save(SETTINGS_NOTE, epoch, content)
+            finally:  # also when it was cancelled
+                if not is_saved:
+                    self._seen, self._settings = None, b"?"  # look again
 
     async def save_prewarm(self, epoch: Epoch, runs: list[Run]) -> None:
         """Save which blocks were read, if they are others than last time."""
